@@ -1,0 +1,72 @@
+# Thin names for commands that README.md and CONTRIBUTING.md also print raw. A missing .venv is made by whatever runs first.
+PYTHON ?= python3
+WORKERS ?= 2
+# On Linux pip takes the CUDA build of PyTorch, which is large. For the CPU build:
+#   make quickstart TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+# Tests share one cache inside the checkout, and ask the network for nothing
+TEST_ENV = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 SENTIMENT_NB_CACHE="$(CURDIR)/.cache"
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help quickstart test test-all check lab export clean-notebooks docs dist constraints
+
+help: ## Show these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' Makefile
+
+quickstart: .venv/.installed-quickstart ## Train, evaluate and try a small sentiment model: the whole job, in minutes
+	$(BIN)/sentiment-nb quickstart
+
+test: .venv/.installed-dev check ## Run every notebook and the tests
+	$(TEST_ENV) $(BIN)/nbdev_test --n_workers $(WORKERS) --do_print --timing
+	$(TEST_ENV) $(BIN)/pytest tests -m "not slow" --timeout 600
+
+test-all: test ## The same, then the long checks; SENTIMENT_NB_DATA names a folder with the large data sets
+	$(TEST_ENV) $(BIN)/pytest tests -m slow --timeout 7200
+
+check: .venv/.installed-dev ## Lint notebooks, tests and scripts
+	$(BIN)/ruff check .
+
+lab: .venv/.installed-dev ## Open the chapters in JupyterLab
+	$(BIN)/jupyter lab nbs
+
+export: .venv/.installed-dev ## Write sentiment_nb/ and nbs/nbdev.yml from the notebooks and settings.ini
+	$(BIN)/nbdev_clean
+	$(BIN)/nbdev_export
+	$(BIN)/python -c "from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml()"
+
+clean-notebooks: .venv/.installed-dev ## Drop counts and metadata from the notebooks, keep their outputs
+	$(BIN)/nbdev_clean
+
+docs: .venv/.installed-dev ## Build the docs site into _docs/ and README.md from index.ipynb (needs Quarto)
+	@command -v quarto >/dev/null || { echo "make docs needs Quarto: https://quarto.org/docs/get-started/" >&2; exit 1; }
+	$(BIN)/nbdev_docs
+
+dist: .venv/.installed-dev ## Build the wheel and the source archive and check them before a release
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	@if $(BIN)/python -m zipfile -l dist/*.whl | grep -E '\.(ipynb|csv|tsv|parquet|jsonl|safetensors|onnx|skops) '; \
+	then echo "The wheel holds the files above; it may hold neither notebooks, data nor weights." >&2; exit 1; fi
+
+constraints: ## Renew constraints.txt: the newest versions that fit each other, from a fresh environment
+	rm -rf .venv-fresh
+	$(PYTHON) -m venv .venv-fresh
+	.venv-fresh/bin/python -m pip install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e ".[dev]"
+	{ sed -n '/^#/p' constraints.txt; .venv-fresh/bin/python -m pip freeze --exclude-editable | \
+	  grep -Ev '^(nvidia-|cuda-|triton)' | sed -E 's/^(torch==[^+]*)\+.*/\1/'; } > .venv-fresh/constraints.txt
+	mv .venv-fresh/constraints.txt constraints.txt
+	rm -rf .venv-fresh
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3,11))' || { \
+	echo "sentiment_nb needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+
+# `quickstart` is a part of `dev`: whoever has installed the whole does not install the part again
+.venv/.installed-%: settings.ini setup.py constraints.txt | .venv/bin/python
+	$(PIP) -c constraints.txt -e ".[$*]"
+	@touch $@ .venv/.installed-quickstart

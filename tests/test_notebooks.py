@@ -1,0 +1,120 @@
+"What must hold for every chapter beyond its own cells, which `nbdev_test` runs."
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from configparser import ConfigParser
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from execnb.nbio import read_nb
+from nbdev.test import test_nb as run_nb
+
+run_nb.__test__ = False  # nbdev's function, not a test of ours
+root = Path(__file__).resolve().parents[1]
+chapters = sorted((root/'nbs').glob('[0-9][0-9]_*.ipynb'))
+notebooks = chapters + list((root/'nbs').glob('index.ipynb'))
+modules = sorted((root/'sentiment_nb').glob('[a-z]*.py'))
+light = 'core cleaning inference api cli'.split()
+heavy = 'torch transformers datasets pandas sklearn matplotlib'.split()
+
+def each(paths): return pytest.mark.parametrize('path', paths, ids=lambda p: p.stem)
+def room(path): return path.stem.split('_', 1)[1]
+def code(path): return [c.source for c in read_nb(path).cells if c.cell_type == 'code']
+def parsed(source): return ast.parse(re.sub(r'^\s*[%!].*$', 'pass', source, flags=re.M))
+
+def imports(nodes):
+    "Names of the modules, and of what is taken from them, that `nodes` import; relative ones are left out"
+    for n in nodes:
+        if isinstance(n, ast.Import): yield from (a.name for a in n.names)
+        if isinstance(n, ast.ImportFrom) and not n.level: yield from [n.module, *(f'{n.module}.{a.name}' for a in n.names)]
+
+generated = ['nbs/*.ipynb', 'nbs/*.yml', 'sentiment_nb/*.py']
+def snapshot(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for g in generated for p in folder.glob(g)}
+
+def test_nothing_left_to_regenerate(tmp_path):
+    "In a copy without the modules, the notebooks are cleaned and exported: that gives back what stands here"
+    for p in ['settings.ini', '_quarto.yml', 'sentiment_nb/__init__.py', *(q.relative_to(root) for q in (root/'nbs').iterdir() if q.is_file())]:
+        (tmp_path/p).parent.mkdir(exist_ok=True)
+        shutil.copy(root/p, tmp_path/p, follow_symlinks=False)
+    todo = ('from nbdev.clean import nbdev_clean; from nbdev.doclinks import nbdev_export; '
+            'from nbdev.quarto import refresh_quarto_yml; nbdev_clean(); nbdev_export(); refresh_quarto_yml()')
+    subprocess.run([sys.executable, '-c', todo], cwd=tmp_path, check=True)
+    have, want = snapshot(root), snapshot(tmp_path)
+    stale = sorted(k for k in have.keys() | want.keys() if have.get(k) != want.get(k))
+    assert not stale, f'the notebooks give other files than these; `make export` writes them: {stale}'
+
+@each(chapters)
+def test_imports_only_lower_numbers(path):
+    allowed = {room(p) for p in chapters if p.name < path.name} | {room(path)}
+    used = {m.split('.')[1] for s in code(path) for m in imports(ast.walk(parsed(s))) if m.startswith('sentiment_nb.')}
+    rooms = {room(p) for p in chapters}
+    assert not (used & rooms) - allowed
+
+@each(notebooks)
+def test_import_cells_hold_only_imports(path):
+    "The docs build runs every cell that holds an import, so a plot beside one would be drawn again"
+    for source in code(path):
+        if 'nbdev_export()' in source or re.search(r'^#\|\s*(export|exports|exporti|exec_doc|eval:\s*false)\b', source, re.M): continue
+        body = parsed(source).body
+        has = any(isinstance(n, (ast.Import, ast.ImportFrom)) for b in body for n in ast.walk(b))
+        assert not has or all(isinstance(b, (ast.Import, ast.ImportFrom)) for b in body), source
+
+@each(chapters)
+def test_first_and_last_cells(path):
+    cells = read_nb(path).cells
+    assert re.match(r'# .+\n+> .+', cells[0].source)
+    assert cells[1].source.strip() == f'#| default_exp {room(path)}'
+    assert 'nbdev_export()' in cells[-1].source
+
+@each(notebooks)
+def test_outputs_are_stored(path):
+    "A reader of the page sees what the cells gave, and no error among it, and no folder of the machine it ran on"
+    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+    outputs = [o for c in cells if c['cell_type'] == 'code' for o in c['outputs']]
+    assert outputs or path.stem == 'index'
+    assert not [o for o in outputs if o['output_type'] == 'error']
+    assert not re.search(r'/(home|root|Users|tmp|work)/\w', json.dumps([{**o, 'data': {
+        k: v for k, v in o.get('data', {}).items() if not k.startswith('image/')}} for o in outputs]))
+
+def test_sidebar_holds_every_chapter_in_order():
+    listed = yaml.safe_load((root/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']
+    assert (root/'nbs'/'_quarto.yml').resolve() == root/'_quarto.yml'
+    assert listed == ['index.ipynb', *(p.name for p in chapters)]
+
+@pytest.mark.parametrize('name', [o for o in light if (root/'sentiment_nb'/f'{o}.py').exists()])
+def test_light_rooms_import_nothing_heavy(name):
+    script = f'import sys, sentiment_nb.{name}; print(*[o for o in {heavy} if o in sys.modules])'
+    out = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True, cwd=root).stdout
+    assert not out.split()
+
+def declared(key):
+    ini = ConfigParser()
+    ini.read(root/'settings.ini', encoding='utf-8')
+    return {re.split('[<>=~!]', o)[0].lower().replace('_', '-') for o in ini['DEFAULT'][key].split()}
+
+@each(modules)
+def test_imports_are_declared(path):
+    "A light room needs no more than `requirements` to be imported; whatever else is imported stands in an extra"
+    base, extras = declared('requirements'), declared('quickstart_requirements') | declared('app_requirements')
+    tree, providers = parsed(path.read_text(encoding='utf-8')), packages_distributions()
+    def undeclared(nodes, known):
+        names = {m.split('.')[0] for m in imports(nodes)} - sys.stdlib_module_names - {'sentiment_nb'}
+        return sorted(n for n in names if not {d.lower().replace('_', '-') for d in providers.get(n, [n])} & known)
+    assert not undeclared(tree.body, base if path.stem in light else base | extras)
+    assert not undeclared(ast.walk(tree), base | extras)
+
+slow_chapters = [p for p in chapters if any(re.search(r'^#\|\s*slow\b', s, re.M) for s in code(p))]
+
+@pytest.mark.slow
+@pytest.mark.skipif('SENTIMENT_NB_DATA' not in os.environ, reason='SENTIMENT_NB_DATA names the folder with the large data sets')
+@each(slow_chapters)
+def test_slow_cells(path):
+    "Every cell, the long ones included, from top to bottom"
+    passed, _ = run_nb(path, force_flags=['slow'], basepath=root)
+    assert passed
