@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'SURROGATES', 'PICTURE', 'INVISIBLE', 'TAG', 'URL', 'USER', 'EMOJI', 'LONG', 'NOT_WORD', 'POLICIES',
-           'HOSTILE', 'normalize_unicode', 'strip_controls', 'unescape_html', 'strip_tags', 'mask_urls', 'mask_users',
+           'normalize_unicode', 'strip_controls', 'unescape_html', 'strip_tags', 'mask_urls', 'mask_users',
            'remove_emojis', 'emojis_to_words', 'shorten_elongations', 'strip_punctuation', 'squeeze_space',
-           'clean_text', 'find_copies', 'split_rows', 'prepare']
+           'clean_text', 'copy_key', 'find_copies', 'split_rows', 'prepare']
 
-# %% ../nbs/03_cleaning.ipynb #f8eb7353
+# %% ../nbs/03_cleaning.ipynb #4043b553
 import html, unicodedata
 from collections import defaultdict
 from pathlib import Path
 import emoji, regex
 import numpy as np
+from tqdm import tqdm
 from .core import InputError, atomic_folder, sha256_file, write_json
 
 # %% ../nbs/03_cleaning.ipynb #7af6f5e5
@@ -148,17 +149,20 @@ def clean_text(
     for rule in POLICIES[policy]: text = rule(text)
     return text
 
-# %% ../nbs/03_cleaning.ipynb #ec790ddb
-HOSTILE = ('<a', '&amp;', '@', 'www.', "'", 'e\u0316\u0301', '\U0001f600', '\U0001f469\u200d', '\u2764\ufe0f', '\u200b', '<!--', '1\ufe0f\u20e3', 'a.') # Pieces that make bad patterns slow when repeated
+# %% ../nbs/03_cleaning.ipynb #b1faf82a
+def copy_key(
+    text:str, # As it came
+) -> str: # Equal for two texts that are copies of each other
+    "The `classic` form of a text, or the text itself where that is empty"
+    return clean_text(text, 'classic') or text.strip()
 
-# %% ../nbs/03_cleaning.ipynb #87f42569
 def find_copies(
-    texts:list[str], # As they came
+    keys:list[str], # One `copy_key` for each text
     labels:list[int], # One class index for each text
 ) -> dict[str,list[int]]: # Row numbers: `keep`, `copies` (further copies of a kept row), `contradictory`
     "Which rows to keep so that no text occurs twice"
     groups,found = defaultdict(list), {'keep': [], 'copies': [], 'contradictory': []}
-    for i,text in enumerate(texts): groups[clean_text(text, 'classic') or text.strip()].append(i)
+    for i,key in enumerate(keys): groups[key].append(i)
     for rows in groups.values():
         if len({labels[i] for i in rows})>1: found['contradictory'] += rows
         else:
@@ -187,23 +191,32 @@ def split_rows(
     train,val = cut(rest, round(sizes[0]*len(rows)))
     return {'train': train, 'validation': val, 'test': test}
 
-# %% ../nbs/03_cleaning.ipynb #4094073f
+# %% ../nbs/03_cleaning.ipynb #ec606f53
 def _check_classes(label, names, source):
     if len(set(label))<2:
         only = names[label[0]] if label else 'no'
         raise InputError(f"{source} has {only} texts only, expected at least two classes: a model could learn nothing from it")
 
-def _write_split(ds, path, policy, in_train=None):
-    "One split with its clean column, as Parquet or CSV"
-    ds = ds.map(lambda b: {'clean': [clean_text(t, policy) for t in b['text']]}, batched=True, keep_in_memory=len(ds)<200_000)
-    if in_train is not None: ds = ds.add_column('in_train', in_train)
-    if path.suffix=='.parquet': return ds.to_parquet(path)
-    names = ds.features['label'].names
-    ds.map(lambda b: {'label': [names[i] for i in b['label']]}, batched=True, features=_text_labels(ds)).to_csv(path, index=False)
+def _split_values(ds, by, source):
+    "Users or dates, where the split goes by them"
+    column = {'label': None, 'user': 'user', 'time': 'date'}[by]
+    if column and column not in ds.column_names: raise InputError(f"{source} cannot be split by {by}: it has the columns {', '.join(ds.column_names)}. Split by label")
+    return np.array(ds[column][:]) if column else None
 
-def _text_labels(ds):
-    from datasets import Features, Value
-    return Features({**ds.features, 'label': Value('string')})
+def _clean_column(texts, keys, policy):
+    "Texts by `policy`, without cleaning again what `copy_key` has cleaned"
+    return [k if policy=='classic' and k!=t.strip() else clean_text(t, policy) for t,k in zip(texts, keys)]
+
+def _write_split(ds, clean, path, in_train=None):
+    "One split with its clean column, as Parquet that `datasets` reads back with its features, or as CSV"
+    import pyarrow as pa, pyarrow.csv, pyarrow.parquet
+    table = ds.with_format('arrow')[:].add_column(1, 'clean', pa.array(clean, pa.string()))
+    if in_train is not None: table = table.append_column('in_train', pa.array(in_train))
+    if path.suffix=='.csv':
+        names = ds.features['label'].int2str(ds['label'][:])
+        return pyarrow.csv.write_csv(table.set_column(table.column_names.index('label'), 'label', pa.array(names)), path)
+    features = type(ds.features).from_arrow_schema(table.schema) | {'label': ds.features['label']}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(type(ds.features)(features).arrow_schema.metadata), path)
 
 def prepare(
     source:str|Path, # Anything that `sentiment_nb.data.load_source` takes
@@ -221,28 +234,27 @@ def prepare(
     from sentiment_nb.data import drop_neutral, load_source
     if format not in ('parquet','csv'): raise InputError(f"format is {format!r}, expected parquet or csv")
     if policy not in POLICIES: raise InputError(f"policy is {policy!r}, expected one of {', '.join(POLICIES)}")
+    if by not in ('label','user','time'): raise InputError(f"by is {by!r}, expected label, user or time")
     with atomic_folder(out, 'prepared.json') as tmp:
         found = load_source(source, **columns)
         if limit: found['train'] = found['train'].shuffle(seed=seed).select(range(min(limit, len(found['train']))))
-        kept = {s: drop_neutral(d) for s,d in found.items()} if classes==2 else dict(found)
-        neutral = {s: len(found[s])-len(kept[s]) for s in found}
-        train = kept.pop('train')
-        label,names = train['label'][:], train.features['label'].names
-        copies = find_copies(train['text'][:], label)
-        train = train.select(sorted(copies['keep']))
+        kept = {s: drop_neutral(d) if classes==2 else d for s,d in found.items()}
+        neutral = {s: len(found[s])-len(d) for s,d in kept.items()}
+        keys = {s: [copy_key(t) for t in tqdm(d['text'][:], desc=f'cleaning {s}', disable=len(d)<20_000)] for s,d in kept.items()}
+        names = kept['train'].features['label'].names
+        copies = find_copies(keys['train'], kept['train']['label'][:])
+        keep = np.sort(copies['keep']).astype(int)
+        train = kept['train'].select(keep)
         label = np.array(train['label'][:])
         _check_classes(label.tolist(), names, source)
-        if by!='label' and (column := {'user': 'user', 'time': 'date'}.get(by)) not in train.column_names:
-            raise InputError(f"{source} cannot be split by {by}: it has the columns {', '.join(train.column_names)}. Use label")
-        values = None if by=='label' else np.array(train[column][:])
-        rows = split_rows(label, (sizes[0], 0 if 'test' in kept else sizes[1]), by, values, seed)
-        splits = {s: train.select(r) for s,r in rows.items() if len(r)} | kept
-        seen = {clean_text(t, 'classic') for t in train['text'][:]} if kept else set()
-        also = {s: [clean_text(t, 'classic') in seen for t in d['text'][:]] for s,d in kept.items()}
+        rows = split_rows(label, (sizes[0], 0 if 'test' in kept else sizes[1]), by, _split_values(train, by, source), seed)
+        splits = {s: (train.select(r), [keys['train'][i] for i in keep[r]]) for s,r in rows.items() if len(r)} | {s: (d, keys[s]) for s,d in kept.items() if s!='train'}
+        seen = set(keys['train'])
+        also = {s: [k in seen for k in keys[s]] for s in kept if s!='train'}
         files = {s: tmp/f"{'val' if s=='validation' and format=='csv' else s}.{format}" for s in splits}
-        for s,d in splits.items(): _write_split(d, files[s], policy, also.get(s))
+        for s,(d,k) in splits.items(): _write_split(d, _clean_column(d['text'][:], k, policy), files[s], also.get(s))
         record = dict(source=str(source), classes=names, policy=policy, by=by, seed=seed, limit=limit, neutral_dropped=neutral,
             copies_dropped=len(copies['copies']), contradictory_dropped=len(copies['contradictory']), in_train={s: sum(a) for s,a in also.items()},
-            rows={s: {n: d['label'][:].count(i) for i,n in enumerate(names)} for s,d in splits.items()}, sha256={p.name: sha256_file(p) for p in files.values()})
+            rows={s: {n: d['label'][:].count(i) for i,n in enumerate(names)} for s,(d,_) in splits.items()}, sha256={p.name: sha256_file(p) for p in files.values()})
         write_json(tmp/'prepared.json', record)
     return record

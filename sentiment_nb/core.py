@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'InputError', 'softmax', 'sha256_file', 'write_sums', 'check_sums', 'write_json', 'atomic_folder',
-           'ModelRecord', 'encode', 'cache_dir', 'check_hub']
+           'ModelRecord', 'encode', 'sniff_delimiter', 'cache_dir', 'check_hub']
 
-# %% ../nbs/00_core.ipynb #5ec8981f
-import hashlib, json, os, shutil
+# %% ../nbs/00_core.ipynb #53a34fa6
+import hashlib, json, os, re, shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -167,6 +167,13 @@ def encode(
         tail = max_length//2 if truncation=='head+tail' else e.special_tokens_mask[-1]
         return e.ids[:max_length-tail] + (e.ids[-tail:] if tail else [])
     return [cut(e) for e in found], [len(e.ids) for e in found]
+
+# %% ../nbs/00_core.ipynb #c8153afb
+def sniff_delimiter(
+    header:str, # The first line of a file
+) -> str: # One of `,` `;` tab `|`
+    "The separator that occurs most often outside quotes in the first line"
+    return max(',;\t|', key=re.sub(r'"[^"]*"', '', header).count)
 
 # %% ../nbs/00_core.ipynb #703b4c9d
 def cache_dir() -> Path: # A folder that exists

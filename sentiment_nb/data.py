@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'SPELLINGS', 'TEXT_COLUMNS', 'LABEL_COLUMNS', 'TWEETS_SHA256', 'TWEETS_REPAIRS', 'S140_COLUMNS', 'S140_HOME',
-           'LOCAL', 'map_labels', 'open_bytes', 'sniff_encoding', 'sniff_delimiter', 'csv_batches', 'table_batches',
-           'count_values', 'write_dataset', 'pick_column', 'load_file', 'wheel_folder', 'load_tweets', 'drop_neutral',
-           'load_imdb', 'load_sentiment140', 'load_hub', 'find_local', 'load_source', 'load_prepared']
+           'LOCAL', 'map_labels', 'open_bytes', 'sniff_encoding', 'csv_batches', 'table_batches', 'count_values',
+           'write_dataset', 'pick_column', 'load_file', 'wheel_folder', 'load_tweets', 'drop_neutral', 'load_imdb',
+           'load_sentiment140', 'load_hub', 'find_local', 'load_source', 'load_prepared']
 
-# %% ../nbs/01_data.ipynb #981ba250
+# %% ../nbs/01_data.ipynb #8065c837
 import codecs, csv, gzip, hashlib, os, re, tarfile, warnings, zipfile
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, distribution
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from charset_normalizer import from_bytes
 from datasets import ClassLabel, Dataset, DatasetDict, Features, load_dataset
 from huggingface_hub.constants import HF_HUB_OFFLINE
-from .core import InputError, cache_dir, check_hub, sha256_file
+from .core import InputError, cache_dir, check_hub, sha256_file, sniff_delimiter
 
 # %% ../nbs/01_data.ipynb #c0f100f0
 NAMES = ('negative', 'neutral', 'positive') # The order of the classes everywhere in this package
@@ -83,16 +83,10 @@ def sniff_encoding(
     warnings.warn(f"{Path(path).name} is not UTF-8 and is read as {encoding}; if letters look wrong, name the encoding", stacklevel=2)
     return encoding
 
-# %% ../nbs/01_data.ipynb #ba5b4db5
+# %% ../nbs/01_data.ipynb #d280f914
 def _header(f, encoding):
     "The first line of an open file"
     return codecs.getreader(encoding)(f, errors='replace').readline()
-
-def sniff_delimiter(
-    header:str, # The first line of a file
-) -> str: # One of `,` `;` tab `|`
-    "The separator that occurs most often outside quotes in the first line"
-    return max(',;\t|', key=re.sub(r'"[^"]*"', '', header).count)
 
 def csv_batches(
     path:str|Path, # A CSV or TSV file, plain or packed

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['TOKEN', 'CARD', 'LINEAR_CS', 'MINILM_SHA256', 'HUB_IDS', 'LEARNING_RATES', 'OFFLINE', 'nb_ratio', 'fit_linear',
-           'score', 'choose_linear', 'train_linear', 'load_linear', 'find_encoder', 'tokenize', 'balanced_subset',
-           'Progress', 'SaveTenths', 'train_transformer']
+           'score', 'choose_linear', 'train_linear', 'find_encoder', 'tokenize', 'take_subset', 'Progress',
+           'SaveTenths', 'train_transformer', 'torch_logits', 'train_model', 'train_quickstart', 'quickstart_folder']
 
-# %% ../nbs/04_training.ipynb #e2d870b1
-import json, re, shutil, sys, time, warnings
+# %% ../nbs/04_training.ipynb #78d63bd9
+import json, re, shutil, sys, time
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import skops.io
 import torch
 import transformers
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from filelock import FileLock
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -31,7 +31,7 @@ from transformers import (AutoConfig, AutoModelForSequenceClassification, AutoTo
     PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed)
 from transformers.trainer_utils import get_last_checkpoint
 from .cleaning import clean_text, prepare
-from .core import FORMAT, InputError, ModelRecord, atomic_folder, cache_dir, check_hub, check_sums, encode, sha256_file, write_json, write_sums
+from .core import InputError, ModelRecord, atomic_folder, cache_dir, check_hub, check_sums, encode, write_json, write_sums
 from .data import load_prepared, wheel_folder
 
 # %% ../nbs/04_training.ipynb #79e5834b
@@ -157,14 +157,6 @@ def train_linear(
         _finish(tmp, record, Path(out).name, sum(map(len, x.values())))
     return Path(out)
 
-# %% ../nbs/04_training.ipynb #735610f9
-def load_linear(
-    folder:str|Path, # A model folder of kind `linear`
-) -> Pipeline: # `predict_proba(texts)`
-    "The saved pipeline; hashed first, and refused if it holds a type that skops does not know"
-    check_sums(folder, ['linear.skops', 'sentiment_nb.json'])
-    return skops.io.load(Path(folder)/'linear.skops', trusted=[])
-
 # %% ../nbs/04_training.ipynb #dc545c53
 MINILM_SHA256 = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db' # of its model.safetensors
 HUB_IDS = {'distilbert': 'distilbert/distilbert-base-uncased'} # Names for hub ids
@@ -189,7 +181,7 @@ def find_encoder(
     try: return Path(snapshot_download(name, allow_patterns=wanted))
     except (HfHubHTTPError, OSError) as e: raise InputError(f"the encoder {name} cannot be fetched ({type(e).__name__}: {str(e).splitlines()[0][:120]}). {OFFLINE}") from None
 
-# %% ../nbs/04_training.ipynb #98f3a06a
+# %% ../nbs/04_training.ipynb #56d6a365
 @contextmanager
 def _quiet():
     "Without the loading report and bars of transformers, which say nothing new here"
@@ -210,16 +202,18 @@ def tokenize(
     ids,_ = encode(tokenizer.backend_tokenizer, _texts(ds, record.policy), record.max_length, record.truncation)
     return Dataset.from_dict({'input_ids': ids, 'labels': ds['label'][:]})
 
-def balanced_subset(
+def take_subset(
     ds:Dataset, # With `label`
-    limit:int, # Rows wanted
+    limit:int|None=None, # Rows wanted; None takes all there are
+    balanced:bool=False, # Take equally many of each class, as many as the rarest has
     seed:int=42, # Of the choice and the order
-) -> Dataset: # As many rows of each class as there are of the rarest, at most limit/n_classes each, shuffled
-    "A shuffled subset with all classes equally frequent"
+) -> Dataset: # Shuffled; with fewer rows than `limit` where there are not enough
+    "A shuffled subset, in the proportions of the data or balanced"
     rng,y = np.random.default_rng(seed), np.array(ds['label'][:])
     classes,counts = np.unique(y, return_counts=True)
-    n = min(limit//len(classes), counts.min())
+    n = min((limit or len(y))//len(classes), counts.min())
     if n<1: raise InputError(f"limit is {limit}, expected at least one row for each of {len(classes)} classes")
+    if not balanced: return ds.select(rng.permutation(len(y))[:limit])
     rows = np.concatenate([rng.permutation(np.flatnonzero(y==c))[:n] for c in classes])
     return ds.select(rng.permutation(rows))
 
@@ -254,7 +248,7 @@ def _weighted_loss(weights):
     def loss(outputs, labels, num_items_in_batch=None): return torch.nn.functional.cross_entropy(outputs['logits'], labels, weight=weights)
     return loss
 
-# %% ../nbs/04_training.ipynb #64f9fd35
+# %% ../nbs/04_training.ipynb #538f432f
 def _arguments(folder, lr, epochs, batch_size, seed, report_to):
     return TrainingArguments(output_dir=str(folder), learning_rate=lr, num_train_epochs=epochs, per_device_train_batch_size=batch_size, per_device_eval_batch_size=64,
         weight_decay=.01, warmup_steps=.1, lr_scheduler_type='linear', train_sampling_strategy='group_by_length', eval_strategy='epoch', save_strategy='epoch',
@@ -274,6 +268,7 @@ def _checkpoint(folder, settings, resume):
 def _load_model(folder, labels, max_length):
     "The encoder with a fresh head for `labels`"
     config = AutoConfig.from_pretrained(folder, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={n: i for i,n in enumerate(labels)})
+    for name in {'attention_probs_dropout_prob','attention_dropout'} & set(vars(config)): setattr(config, name, 0.)
     limit = getattr(config, 'max_position_embeddings', max_length)
     if not 4<=max_length<=limit: raise InputError(f"max_length is {max_length}, expected 4 to {limit} tokens for this encoder")
     with _quiet(): return AutoModelForSequenceClassification.from_pretrained(folder, config=config, ignore_mismatched_sizes=True, use_safetensors=True)
@@ -288,7 +283,8 @@ def train_transformer(
     max_length:int=256, # Tokens kept of each text; 128 is about twice as fast on long texts
     truncation:str='head', # `head`, or `head+tail` for the first and the last half
     policy:str='minimal', # Cleaning policy, stored and obeyed ever after
-    limit:int|None=None, # Train on a balanced, shuffled subset of this size
+    limit:int|None=None, # Train on a shuffled subset of this size
+    balanced:bool=False, # Make the classes of that subset equally frequent
     seed:int=42, # Of the head, the order and the subset
     class_weights:bool=False, # Let rare classes count more in the loss
     patience:int=2, # Stop after this many epochs without a better macro F1
@@ -307,8 +303,8 @@ def train_transformer(
         set_seed(seed)
         net,tokenizer = _load_model(encoder, labels, max_length), AutoTokenizer.from_pretrained(encoder)
         record = ModelRecord('transformer', str(model), labels, policy, max_length, truncation, seed=seed, data=_data_record(data))
-        record.settings = dict(epochs=epochs, learning_rate=lr, batch_size=batch_size, limit=limit, class_weights=class_weights, patience=patience)
-        train = balanced_subset(splits['train'], limit, seed) if limit else splits['train']
+        record.settings = dict(epochs=epochs, learning_rate=lr, batch_size=batch_size, limit=limit, balanced=balanced, class_weights=class_weights, patience=patience)
+        train = take_subset(splits['train'], limit, balanced, seed)
         sets = {'train': tokenize(train, tokenizer, record), 'validation': tokenize(splits['validation'], tokenizer, record)}
         weights = torch.tensor(compute_class_weight('balanced', classes=np.arange(len(labels)), y=train['label'][:]), dtype=torch.float32) if class_weights else None
         checkpoints = out.absolute().with_name(f'.{out.name}.checkpoints')
@@ -327,3 +323,59 @@ def train_transformer(
         _finish(tmp, record, out.name, len(train))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return out
+
+# %% ../nbs/04_training.ipynb #9e8d4e6e
+def torch_logits(
+    folder:str|Path, # A model folder of kind `transformer`
+    texts:list[str], # As they came
+    batch_size:int=64, # Texts per forward pass, sorted by length
+) -> np.ndarray: # Logits, (n_texts, n_classes)
+    "Scores by PyTorch, the reference for every other engine"
+    record = ModelRecord.load(folder)
+    check_sums(folder, ['model.safetensors', 'config.json', 'tokenizer.json', 'sentiment_nb.json'])
+    with _quiet(): net = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids,_ = encode(tokenizer.backend_tokenizer, [clean_text(t, record.policy) for t in texts], record.max_length, record.truncation)
+    order,out = sorted(range(len(ids)), key=lambda i: len(ids[i])), np.zeros((len(ids), len(record.labels)), np.float32)
+    with torch.inference_mode():
+        for rows in (order[i:i+batch_size] for i in range(0, len(order), batch_size)):
+            out[rows] = net(**tokenizer.pad({'input_ids': [ids[i] for i in rows]}, return_tensors='pt')).logits.numpy()
+    return out
+
+# %% ../nbs/04_training.ipynb #7707f928
+def train_model(
+    data:str|Path, # A folder of prepared data
+    model:str|Path='distilbert', # `linear`, `minilm`, `distilbert`, a folder, or a hub id
+    out:str|Path|None=None, # The model folder to write; None is models/ and the model's name
+    push_to_hub:str|None=None, # Send the finished folder to this hub repository, `owner/name`
+    **settings, # Those of `train_transformer`
+) -> Path: # The model folder
+    "Train the linear model or fine-tune an encoder"
+    out = Path(out or f"models/{Path(str(model).rstrip('/')).name}")
+    if str(model)=='linear': train_linear(data, out, **{k: v for k,v in settings.items() if k=='policy'})
+    else: train_transformer(data, out, model, **settings)
+    if push_to_hub:
+        HfApi().create_repo(push_to_hub, exist_ok=True, private=True)
+        HfApi().upload_folder(repo_id=push_to_hub, folder_path=out)
+    return out
+
+# %% ../nbs/04_training.ipynb #cd4ba9b7
+def train_quickstart(
+    out:str|Path='models/quickstart', # The fine-tuned model's folder; the linear one stands beside it as `…-linear`
+    data:str|Path='data/quickstart', # The prepared tweets
+    say=lambda line: None, # Called with a line before each step
+) -> Path: # `out`
+    "Prepare the tweets, train the linear model on all training rows and fine-tune MiniLM on 8,000 of them"
+    say('Splitting the embedded tweets: copies out, a fifth held out for the test')
+    prepare('tweets', data, sizes=(.05, .2))
+    say('Training the linear baseline on every remaining tweet')
+    train_linear(data, f'{out}-linear')
+    say('Fine-tuning MiniLM on 8,000 of them: one epoch, a few minutes')
+    return train_transformer(data, out, 'minilm', epochs=1, limit=8000, max_length=128)
+
+def quickstart_folder() -> Path: # Model folder of the fine-tuned MiniLM; `…-linear` and the data stand beside it
+    "The quickstart's models from the cache, trained first if they are not there"
+    root = cache_dir()/f"quickstart-{version('sentiment_nb')}"
+    with FileLock(f'{root}.lock'):
+        if not (root/'models'/'quickstart').is_dir(): train_quickstart(root/'models'/'quickstart', root/'data')
+    return root/'models'/'quickstart'

@@ -1,0 +1,63 @@
+"What every benchmark records: hardware, versions, command, date, seed; and a readable table"
+import json, os, platform, statistics, sys
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+RESULTS = Path(__file__).parent/'results'
+
+def hardware() -> dict: # CPU model, cores this process may use, memory in GiB, system, Python
+    "The machine, in words"
+    cpu = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
+    model = next((l.partition(':')[2].strip() for l in cpu.splitlines() if l.startswith('model name')), platform.processor())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30 if hasattr(os, 'sysconf') else None
+    return dict(cpu=model, cores=cores, memory_gib=memory and round(memory, 1), system=f'{platform.system()} {platform.machine()}', python=platform.python_version())
+
+def _version(package):
+    try: return version(package)
+    except PackageNotFoundError: return None
+
+def peak_memory() -> int: # Bytes
+    "Highest resident memory of this process so far (Linux's VmHWM; elsewhere getrusage)"
+    status = Path('/proc/self/status')
+    if status.exists(): return next(int(l.split()[1])*1024 for l in status.read_text().splitlines() if l.startswith('VmHWM'))
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform=='darwin' else 1024)
+
+def spread(
+    values:list[float], # Repetitions of one measurement
+    digits:int=3, # After the point
+) -> dict: # median, low, high, n
+    "Median and range"
+    return dict(median=round(statistics.median(values), digits), low=round(min(values), digits), high=round(max(values), digits), n=len(values))
+
+def print_table(
+    rows:list[dict], # One dict per row, same keys; a `spread` shows as median (low to high)
+    title:str='', # Printed above
+):
+    "Columns as wide as they need to be"
+    def show(v):
+        if isinstance(v, dict): return f"{show(v['median'])} ({show(v['low'])} to {show(v['high'])})"
+        return f'{v:,.3f}'.rstrip('0').rstrip('.') if isinstance(v, float) and abs(v)<100 else f'{v:,.0f}' if isinstance(v, (int, float)) and not isinstance(v, bool) else str(v)
+    cells = [list(rows[0]), *[[show(v) for v in r.values()] for r in rows]]
+    widths = [max(map(len, c)) for c in zip(*cells)]
+    if title: print(f'\n{title}')
+    for r in cells: print('  '.join([r[0].ljust(widths[0]), *(c.rjust(w) for c,w in zip(r[1:], widths[1:]))]).rstrip())
+
+def save(
+    name:str, # File name in `results`, without suffix
+    args, # What argparse gave
+    packages:str, # Names of the packages that matter, with spaces between them
+    results:dict, # Measurements
+    part:str|None=None, # Renew only this part of an earlier file, for benchmarks that run in pieces
+):
+    "Write `results/NAME.json`"
+    path = RESULTS/f'{name}.json'
+    RESULTS.mkdir(exist_ok=True)
+    facts = dict(command=' '.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *sys.argv[1:]]), date=datetime.now(timezone.utc).strftime('%Y-%m-%d'),
+        seed=getattr(args, 'seed', None), hardware=hardware(), versions={p: _version(p) for p in ('sentiment_nb', *packages.split())})
+    old = json.loads(path.read_text(encoding='utf-8')) if part and path.exists() else {}
+    new = old | {part: facts | results} if part else facts | results
+    path.write_text(json.dumps(new, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+    print(f'\nwritten to benchmarks/results/{path.name}')

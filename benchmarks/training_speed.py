@@ -1,0 +1,123 @@
+"""Does fine-tuning keep its speed over a run, and what do flushed denormals and attention without dropout give?
+
+Method: `train_transformer` with MiniLM, every mode in a fresh process. Real tokens (the sum of the attention mask) over the time of the steps
+alone, without loading data, checkpoints and validation. Batches are grouped by length, long ones first within each quarter of an epoch; with 2.5 epochs
+a tenth of the run is one such quarter, so that tenths hold texts drawn alike and may be compared.
+
+- `tweets`: 3,200 embedded tweets, 250 steps of 32. Modes: `package` (as a command runs it: denormals are flushed before torch starts its worker threads),
+  `late` (torch has worked before, as in a notebook: what the switch reaches then), `off` (never flushed: what a plain `Trainer` does).
+- `reviews`: IMDb's long reviews (SENTIMENT_NB_DATA), 256 tokens, 32 a step, one process; attention dropout changes between 0 and 0.1 with every step.
+
+    SENTIMENT_NB_DATA=FOLDER python benchmarks/training_speed.py
+    python benchmarks/training_speed.py --part package      # in pieces; the others stay as they were
+"""
+import argparse, json, os, subprocess, sys, tempfile, time
+from pathlib import Path
+import numpy as np
+from common import print_table, save, spread
+
+BOUND = .15 # Last tenth against the first
+FLUSH = ('package', 'late', 'off')
+
+def meter(toggle=False):
+    "A callback that notes tokens and seconds of each step; with `toggle` it switches attention dropout on for every other step"
+    from transformers import TrainerCallback
+    class Meter(TrainerCallback):
+        def __init__(self): self.tokens,self.padded,self.seconds,self.dropout = [],[],[],[]
+        def on_train_begin(self, args, state, control, model=None, **kw):
+            model.register_forward_pre_hook(self.count, with_kwargs=True)
+            self.attention = [m.dropout for n,m in model.named_modules() if n.endswith('attention.self')]
+        def count(self, model, args, kwargs):
+            if not model.training: return
+            self.now = int(kwargs['attention_mask'].sum()), kwargs['attention_mask'].numel()
+        def on_step_begin(self, args, state, control, **kw):
+            p = .1*(state.global_step%2) if toggle else 0.
+            if toggle:
+                for m in self.attention: m.p = p
+            self.dropout.append(p)
+            self.start = time.perf_counter()
+        def on_step_end(self, args, state, control, **kw):
+            self.seconds.append(time.perf_counter()-self.start)
+            self.tokens.append(self.now[0])
+            self.padded.append(self.now[1])
+    return Meter()
+
+def flushing(mode):
+    "Set the scene for one mode; returns the share of subnormal results that are flushed, seen from all threads"
+    import torch
+    if mode=='late': torch.ones(4_000_000).mul_(2)
+    if mode=='off': torch.set_flush_denormal = lambda on: True
+    def share():
+        torch.set_flush_denormal(True)
+        x = torch.full((4_000_000,), 1e-30)
+        return 1 - float(((x*1e-10).view(torch.int32)!=0).double().mean())
+    return share
+
+def write_reviews(path, n, seed):
+    "Reviews too long for 256 tokens, as CSV"
+    from sentiment_nb.data import load_source
+    import pandas as pd
+    df = load_source('imdb')['train'].shuffle(seed=seed).select(range(5000)).to_pandas()
+    df = df[df['text'].str.len()>2000].head(n)
+    pd.DataFrame({'text': df['text'], 'label': df['label']}).to_csv(path, index=False)
+
+def measure(mode, steps, seed):
+    "One run, in this process"
+    share = flushing(mode)
+    from sentiment_nb.cleaning import prepare
+    from sentiment_nb.training import train_transformer
+    with tempfile.TemporaryDirectory() as d:
+        reviews = mode=='reviews'
+        if reviews: write_reviews(f'{d}/reviews.csv', steps*32+200, seed)
+        prepare(f'{d}/reviews.csv' if reviews else 'tweets', f'{d}/data', sizes=(.1 if reviews else .01, 0), seed=seed)
+        m = meter(reviews)
+        train_transformer(f'{d}/data', f'{d}/model', 'minilm', epochs=1 if reviews else 2.5, limit=steps*32 if reviews else int(steps*32/2.5), max_length=256 if reviews else 128,
+            patience=99, seed=seed, callbacks=(m,))
+    print(json.dumps(dict(flushed=share(), tokens=m.tokens, padded=m.padded, seconds=m.seconds, dropout=m.dropout)))
+
+def run(mode, steps, seed):
+    env = os.environ | dict(HF_HUB_OFFLINE='1')
+    done = subprocess.run([sys.executable, __file__, '--measure', mode, '--steps', str(steps), '--seed', str(seed)], env=env, stdout=subprocess.PIPE, text=True)
+    if done.returncode: raise SystemExit(f'{mode} failed')
+    return json.loads(done.stdout.splitlines()[-1])
+
+def tenths(r): # Tokens per second of each tenth of the run
+    "Speed over the run"
+    t,s = (np.array_split(np.array(r[k], float), 10) for k in ('tokens','seconds'))
+    return [round(a.sum()/b.sum()) for a,b in zip(t, s)]
+
+def tweets(mode, steps, seed):
+    "The run of one mode, in a row"
+    r = run(mode, steps, seed)
+    speed = tenths(r)
+    row = dict(mode=mode, steps=len(r['seconds']), flushed=round(r['flushed'], 2), first_tenth=speed[0], last_tenth=speed[-1], change=round(speed[-1]/speed[0]-1, 3),
+        overall=round(sum(r['tokens'])/sum(r['seconds'])), minutes=round(sum(r['seconds'])/60, 2))
+    print_table([row], 'Tweets: real tokens per second')
+    print('each tenth:', speed)
+    return dict(result=row | dict(tenths=speed, padding=round(1-sum(r['tokens'])/sum(r['padded']), 3), seconds_per_step=[round(s, 3) for s in r['seconds']], tokens_per_step=r['tokens']),
+        bound=BOUND, within_bound=abs(row['change'])<=BOUND)
+
+def reviews(steps, seed):
+    "Attention dropout off and on, step by step; the first two steps warm up"
+    r = run('reviews', steps, seed)
+    rows = []
+    for p in (0., .1):
+        use = [i for i in range(2, len(r['seconds'])) if abs(r['dropout'][i]-p)<1e-9 and r['tokens'][i]==32*256]
+        rows.append(dict(attention_dropout=p, steps=len(use), tokens_per_s=spread([r['tokens'][i]/r['seconds'][i] for i in use], 0), seconds_per_step=spread([r['seconds'][i] for i in use], 2)))
+    print_table(rows, 'Reviews, 32 of 256 tokens a step')
+    return dict(results=rows, faster=round(rows[0]['tokens_per_s']['median']/rows[1]['tokens_per_s']['median']-1, 3))
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--part', choices=[*FLUSH, 'reviews'], help='only this part')
+    p.add_argument('--steps', type=int, default=250, help='of the tweets; a multiple of 10')
+    p.add_argument('--review-steps', type=int, default=24)
+    p.add_argument('--seed', type=int, default=42)
+    p.add_argument('--measure', help=argparse.SUPPRESS)
+    args = p.parse_args()
+    if args.measure: return measure(args.measure, args.steps, args.seed)
+    for part in [args.part] if args.part else [*FLUSH, *(['reviews'] if os.environ.get('SENTIMENT_NB_DATA') else [])]:
+        found = reviews(args.review_steps, args.seed) if part=='reviews' else tweets(part, args.steps, args.seed)
+        save('training_speed', args, 'torch transformers accelerate numpy', found, part=part)
+
+if __name__=='__main__': main()
