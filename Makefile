@@ -12,7 +12,7 @@ TEST_ENV = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 SENTIMENT_NB_CACHE="$(CURDIR)/.cac
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-all check lab export clean-notebooks docs dist constraints
+.PHONY: help quickstart test test-all check lab export clean-notebooks readme docs dist constraints
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -20,7 +20,9 @@ help: ## Show these targets
 quickstart: .venv/.installed-quickstart ## Train, evaluate and try a small sentiment model: the whole job, in minutes
 	$(BIN)/sentiment-nb quickstart
 
+# The chapters share the quickstart's models: trained first, on all cores, instead of on one by whichever chapter comes first
 test: .venv/.installed-dev check ## Run every notebook and the tests
+	HF_HUB_OFFLINE=1 SENTIMENT_NB_CACHE="$(CURDIR)/.cache" $(BIN)/python -c "from sentiment_nb.training import quickstart_folder as q; q()"
 	$(TEST_ENV) $(BIN)/nbdev_test --n_workers $(WORKERS) --do_print --timing
 	$(TEST_ENV) $(BIN)/pytest tests -m "not slow" --timeout 600
 
@@ -41,7 +43,10 @@ export: .venv/.installed-dev ## Write sentiment_nb/ and nbs/nbdev.yml from the n
 clean-notebooks: .venv/.installed-dev ## Drop counts and metadata from the notebooks, keep their outputs
 	$(BIN)/nbdev_clean
 
-docs: .venv/.installed-dev ## Build the docs site into _docs/ and README.md from index.ipynb (needs Quarto)
+readme: .venv/.installed-dev ## Write README.md from nbs/index.ipynb
+	$(BIN)/python tests/readme.py
+
+docs: .venv/.installed-dev ## Build the docs site into _docs/ (needs Quarto)
 	@command -v quarto >/dev/null || { echo "make docs needs Quarto: https://quarto.org/docs/get-started/" >&2; exit 1; }
 	$(BIN)/nbdev_docs
 

@@ -5,6 +5,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 RESULTS = Path(__file__).parent/'results'
+LINES = [] # What was printed since the last `save`
+LOAD = round(os.getloadavg()[0], 1) if hasattr(os, 'getloadavg') else None # Busy processes in the minute before; above 0.5 timings are upper bounds
+
+def say(line:str=''):
+    "Print a line, and keep it for the text beside the JSON"
+    print(line, flush=True)
+    LINES.append(line)
 
 def hardware() -> dict: # CPU model, cores this process may use, memory in GiB, system, Python
     "The machine, in words"
@@ -42,8 +49,9 @@ def print_table(
         return f'{v:,.3f}'.rstrip('0').rstrip('.') if isinstance(v, float) and abs(v)<100 else f'{v:,.0f}' if isinstance(v, (int, float)) and not isinstance(v, bool) else str(v)
     cells = [list(rows[0]), *[[show(v) for v in r.values()] for r in rows]]
     widths = [max(map(len, c)) for c in zip(*cells)]
-    if title: print(f'\n{title}')
-    for r in cells: print('  '.join([r[0].ljust(widths[0]), *(c.rjust(w) for c,w in zip(r[1:], widths[1:]))]).rstrip())
+    say()
+    if title: say(title)
+    for r in cells: say('  '.join([r[0].ljust(widths[0]), *(c.rjust(w) for c,w in zip(r[1:], widths[1:]))]).rstrip())
 
 def save(
     name:str, # File name in `results`, without suffix
@@ -52,12 +60,16 @@ def save(
     results:dict, # Measurements
     part:str|None=None, # Renew only this part of an earlier file, for benchmarks that run in pieces
 ):
-    "Write `results/NAME.json`"
+    "Write `results/NAME.json`, and beside it what was printed"
     path = RESULTS/f'{name}.json'
     RESULTS.mkdir(exist_ok=True)
     facts = dict(command=' '.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *sys.argv[1:]]), date=datetime.now(timezone.utc).strftime('%Y-%m-%d'),
-        seed=getattr(args, 'seed', None), hardware=hardware(), versions={p: _version(p) for p in ('sentiment_nb', *packages.split())})
+        seed=getattr(args, 'seed', None), load_before=LOAD, hardware=hardware(), versions={p: _version(p) for p in ('sentiment_nb', *packages.split())})
     old = json.loads(path.read_text(encoding='utf-8')) if part and path.exists() else {}
     new = old | {part: facts | results} if part else facts | results
     path.write_text(json.dumps(new, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
-    print(f'\nwritten to benchmarks/results/{path.name}')
+    text = path.with_name(f"{name}{'-' + part if part else ''}.txt")
+    about = f"{facts['command']}\n{facts['date']}, {facts['hardware']['cpu']}, {facts['hardware']['cores']} cores, load before {LOAD}, Python {facts['hardware']['python']}\n"
+    text.write_text(about + '\n'.join(LINES) + '\n', encoding='utf-8')
+    LINES.clear()
+    print(f'\nwritten to benchmarks/results/{path.name} and {text.name}')

@@ -11,7 +11,7 @@ without `--model` a model is trained on 320 tweets and exported.
 import argparse, json, os, re, statistics, subprocess, sys, tempfile, time
 from collections import Counter
 from pathlib import Path
-from common import print_table, save, spread
+from common import print_table, save, say, spread
 
 BOUND = 1.5 # Seconds
 TEXT = 'Thanks for the quick help, you made my day!'
@@ -62,21 +62,20 @@ def run(command, stderr=subprocess.DEVNULL):
     if done.returncode: raise SystemExit(f'{command[:3]} failed with code {done.returncode}')
     return seconds, done
 
+STANDARD = {*sys.stdlib_module_names, 'encodings', '__main__'}
+
 def import_times(repeat):
     "Own time of imports in milliseconds, by package, median"
     command,runs = [sys.executable, '-X', 'importtime', '-c', 'import sentiment_nb.cli'], []
     for _ in range(repeat):
-        found,lines,stack = Counter(), run(command, subprocess.PIPE)[1].stderr.splitlines(), []
+        found,lines = Counter(), run(command, subprocess.PIPE)[1].stderr.splitlines()
         for line in lines:
             m = re.match(r'import time:\s+(\d+) \|\s+(\d+) \|( +)(\S+)', line)
             if not m: continue
             name = m[4].partition('.')[0]
-            found[name if name in NAMED else 'the standard library' if name.lstrip('_') in STANDARD or name in STANDARD else name] += int(m[1])/1000
+            found['the standard library' if name in STANDARD else name] += int(m[1])/1000
         runs.append(found)
     return {k: round(statistics.median(r[k] for r in runs), 1) for k in sorted({k for r in runs for k in r}, key=lambda k: -runs[0][k])}
-
-STANDARD = set(sys.stdlib_module_names)
-NAMED = {'asyncio', 'multiprocessing', 'email', 'http', 'urllib', 'ssl'} # Of the standard library, heavy enough to stand alone
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,7 +93,7 @@ def main():
             for w,c in ways.items():
                 seconds,done = run(c)
                 if i: times[w].append(seconds)
-                elif w!='python -c pass': print(f'{w}: {done.stdout.strip()}')
+                elif w!='python -c pass': say(f'{w}: {done.stdout.strip()}')
             found = json.loads(run([sys.executable, '-c', PHASES, str(folder), TEXT])[1].stdout)
             if i: phases.append(found)
         imports = import_times(args.repeat)
@@ -105,7 +104,7 @@ def main():
     print_table(inside, 'Inside the command')
     print_table([dict(package=k, ms=v) for k,v in list(imports.items())[:20]], 'Imports, own time')
     median = rows[1]['seconds']['median']
-    print(f"\n{median:.2f} s, bound {BOUND} s: {'held' if median<=BOUND else 'MISSED'}")
+    say(f"\n{median:.2f} s, bound {BOUND} s: {'held' if median<=BOUND else 'MISSED'}")
     save('startup', args, 'onnxruntime tokenizers numpy fastcore regex emoji tqdm torch transformers', dict(bound_seconds=BOUND, within_bound=median<=BOUND,
         model_mb=dict(int8=small and round(small, 1), onnx=whole and round(whole, 1)), processes=rows, phases=inside, imports_ms=imports))
 

@@ -1,7 +1,7 @@
 """Does fine-tuning keep its speed over a run, and what do flushed denormals and attention without dropout give?
 
 Method: `train_transformer` with MiniLM, every mode in a fresh process. Real tokens (the sum of the attention mask) over the time of the steps
-alone, without loading data, checkpoints and validation. Batches are grouped by length, long ones first within each quarter of an epoch; with 2.5 epochs
+alone, without loading data, checkpoints and validation; `cpu_change` is the same by CPU time of all threads, which other processes disturb less. Batches are grouped by length, long ones first within each quarter of an epoch; with 2.5 epochs
 a tenth of the run is one such quarter, so that tenths hold texts drawn alike and may be compared.
 
 - `tweets`: 3,200 embedded tweets, 250 steps of 32. Modes: `package` (as a command runs it: denormals are flushed before torch starts its worker threads),
@@ -12,9 +12,8 @@ a tenth of the run is one such quarter, so that tenths hold texts drawn alike an
     python benchmarks/training_speed.py --part package      # in pieces; the others stay as they were
 """
 import argparse, json, os, subprocess, sys, tempfile, time
-from pathlib import Path
 import numpy as np
-from common import print_table, save, spread
+from common import print_table, save, say, spread
 
 BOUND = .15 # Last tenth against the first
 FLUSH = ('package', 'late', 'off')
@@ -23,7 +22,7 @@ def meter(toggle=False):
     "A callback that notes tokens and seconds of each step; with `toggle` it switches attention dropout on for every other step"
     from transformers import TrainerCallback
     class Meter(TrainerCallback):
-        def __init__(self): self.tokens,self.padded,self.seconds,self.dropout = [],[],[],[]
+        def __init__(self): self.tokens,self.padded,self.seconds,self.cpu,self.dropout = [],[],[],[],[]
         def on_train_begin(self, args, state, control, model=None, **kw):
             model.register_forward_pre_hook(self.count, with_kwargs=True)
             self.attention = [m.dropout for n,m in model.named_modules() if n.endswith('attention.self')]
@@ -35,9 +34,10 @@ def meter(toggle=False):
             if toggle:
                 for m in self.attention: m.p = p
             self.dropout.append(p)
-            self.start = time.perf_counter()
+            self.start = time.perf_counter(), time.process_time()
         def on_step_end(self, args, state, control, **kw):
-            self.seconds.append(time.perf_counter()-self.start)
+            self.seconds.append(time.perf_counter()-self.start[0])
+            self.cpu.append(time.process_time()-self.start[1])
             self.tokens.append(self.now[0])
             self.padded.append(self.now[1])
     return Meter()
@@ -73,7 +73,7 @@ def measure(mode, steps, seed):
         m = meter(reviews)
         train_transformer(f'{d}/data', f'{d}/model', 'minilm', epochs=1 if reviews else 2.5, limit=steps*32 if reviews else int(steps*32/2.5), max_length=256 if reviews else 128,
             patience=99, seed=seed, callbacks=(m,))
-    print(json.dumps(dict(flushed=share(), tokens=m.tokens, padded=m.padded, seconds=m.seconds, dropout=m.dropout)))
+    print(json.dumps(dict(flushed=share(), tokens=m.tokens, padded=m.padded, seconds=m.seconds, cpu=m.cpu, dropout=m.dropout)))
 
 def run(mode, steps, seed):
     env = os.environ | dict(HF_HUB_OFFLINE='1')
@@ -81,20 +81,20 @@ def run(mode, steps, seed):
     if done.returncode: raise SystemExit(f'{mode} failed')
     return json.loads(done.stdout.splitlines()[-1])
 
-def tenths(r): # Tokens per second of each tenth of the run
-    "Speed over the run"
-    t,s = (np.array_split(np.array(r[k], float), 10) for k in ('tokens','seconds'))
+def tenths(r, clock): # Tokens per second of each tenth of the run
+    "Speed over the run, by `seconds` or by `cpu`"
+    t,s = (np.array_split(np.array(r[k], float), 10) for k in ('tokens',clock))
     return [round(a.sum()/b.sum()) for a,b in zip(t, s)]
 
 def tweets(mode, steps, seed):
     "The run of one mode, in a row"
     r = run(mode, steps, seed)
-    speed = tenths(r)
+    speed,cpu = tenths(r, 'seconds'), tenths(r, 'cpu')
     row = dict(mode=mode, steps=len(r['seconds']), flushed=round(r['flushed'], 2), first_tenth=speed[0], last_tenth=speed[-1], change=round(speed[-1]/speed[0]-1, 3),
-        overall=round(sum(r['tokens'])/sum(r['seconds'])), minutes=round(sum(r['seconds'])/60, 2))
+        cpu_change=round(cpu[-1]/cpu[0]-1, 3), overall=round(sum(r['tokens'])/sum(r['seconds'])), minutes=round(sum(r['seconds'])/60, 2))
     print_table([row], 'Tweets: real tokens per second')
-    print('each tenth:', speed)
-    return dict(result=row | dict(tenths=speed, padding=round(1-sum(r['tokens'])/sum(r['padded']), 3), seconds_per_step=[round(s, 3) for s in r['seconds']], tokens_per_step=r['tokens']),
+    say(f'each tenth: {speed}')
+    return dict(result=row | dict(tenths=speed, tenths_cpu=cpu, padding=round(1-sum(r['tokens'])/sum(r['padded']), 3), seconds_per_step=[round(s, 3) for s in r['seconds']], tokens_per_step=r['tokens']),
         bound=BOUND, within_bound=abs(row['change'])<=BOUND)
 
 def reviews(steps, seed):
@@ -103,7 +103,7 @@ def reviews(steps, seed):
     rows = []
     for p in (0., .1):
         use = [i for i in range(2, len(r['seconds'])) if abs(r['dropout'][i]-p)<1e-9 and r['tokens'][i]==32*256]
-        rows.append(dict(attention_dropout=p, steps=len(use), tokens_per_s=spread([r['tokens'][i]/r['seconds'][i] for i in use], 0), seconds_per_step=spread([r['seconds'][i] for i in use], 2)))
+        rows.append(dict(attention_dropout=p, steps=len(use), tokens_per_s=spread([r['tokens'][i]/r['seconds'][i] for i in use], 0), seconds_per_step=spread([r['seconds'][i] for i in use], 2), cpu_per_step=spread([r['cpu'][i] for i in use], 2)))
     print_table(rows, 'Reviews, 32 of 256 tokens a step')
     return dict(results=rows, faster=round(rows[0]['tokens_per_s']['median']/rows[1]['tokens_per_s']['median']-1, 3))
 

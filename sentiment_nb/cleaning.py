@@ -191,7 +191,7 @@ def split_rows(
     train,val = cut(rest, round(sizes[0]*len(rows)))
     return {'train': train, 'validation': val, 'test': test}
 
-# %% ../nbs/03_cleaning.ipynb #ec606f53
+# %% ../nbs/03_cleaning.ipynb #9c529f5b
 def _check_classes(label, names, source):
     if len(set(label))<2:
         only = names[label[0]] if label else 'no'
@@ -234,19 +234,22 @@ def prepare(
     from sentiment_nb.data import drop_neutral, load_source
     if format not in ('parquet','csv'): raise InputError(f"format is {format!r}, expected parquet or csv")
     if policy not in POLICIES: raise InputError(f"policy is {policy!r}, expected one of {', '.join(POLICIES)}")
+    if classes not in (2,3): raise InputError(f"classes is {classes}, expected 2 (negative, positive) or 3 (with neutral)")
+    if limit is not None and limit<1 or seed<0: raise InputError(f"limit is {limit} and seed is {seed}, expected a limit of at least 1 row and a seed of at least 0")
     if by not in ('label','user','time'): raise InputError(f"by is {by!r}, expected label, user or time")
     with atomic_folder(out, 'prepared.json') as tmp:
         found = load_source(source, **columns)
         if limit: found['train'] = found['train'].shuffle(seed=seed).select(range(min(limit, len(found['train']))))
         kept = {s: drop_neutral(d) if classes==2 else d for s,d in found.items()}
         neutral = {s: len(found[s])-len(d) for s,d in kept.items()}
-        keys = {s: [copy_key(t) for t in tqdm(d['text'][:], desc=f'cleaning {s}', disable=len(d)<20_000)] for s,d in kept.items()}
+        keys = {s: [copy_key(t) for t in tqdm(d['text'][:], desc=f'cleaning {s}', disable=True if len(d)<20_000 else None)] for s,d in kept.items()}
         names = kept['train'].features['label'].names
         copies = find_copies(keys['train'], kept['train']['label'][:])
         keep = np.sort(copies['keep']).astype(int)
         train = kept['train'].select(keep)
         label = np.array(train['label'][:])
         _check_classes(label.tolist(), names, source)
+        if np.bincount(label).min()*min(s for s in sizes if s)<1: raise InputError(f"{source} has {np.bincount(label).min()} texts of its rarest class, too few for each split to hold one: give more texts, or a larger share")
         rows = split_rows(label, (sizes[0], 0 if 'test' in kept else sizes[1]), by, _split_values(train, by, source), seed)
         splits = {s: (train.select(r), [keys['train'][i] for i in keep[r]]) for s,r in rows.items() if len(r)} | {s: (d, keys[s]) for s,d in kept.items() if s!='train'}
         seen = set(keys['train'])

@@ -62,7 +62,7 @@ def prepare(
     for split,n in r['in_train'].items(): print(f"{n:,} texts of {split} stand in train as well; they are kept and marked in_train")
     print(f"written to {out}")
 
-# %% ../nbs/10_cli.ipynb #d61dae4d
+# %% ../nbs/10_cli.ipynb #e79c3d87
 def train(
     data:str, # Folder of prepared data
     model:str='distilbert', # distilbert, minilm, linear, a hub id, or a folder
@@ -77,6 +77,7 @@ def train(
     balanced:bool=False, # Make the classes of the training texts equally frequent
     seed:int=42, # Of the head, the order and the subset
     class_weights:bool=False, # Let rare classes count more in the loss
+    freeze_layers:int|None=None, # Leave the embeddings and this many of the lowest layers as they are
     patience:int=2, # Stop after this many epochs without improvement
     resume:bool=False, # Go on with an interrupted run
     report_to:str='none', # tensorboard, wandb or another tracker
@@ -90,12 +91,13 @@ def train(
     print(f"validation accuracy {v['accuracy']:.4f}, macro F1 {v['macro_f1']:.4f}; written to {folder}")
     print(f"next: sentiment-nb {'evaluate' if model=='linear' else 'export'} {folder}" + (f" {data}" if model=='linear' else ''))
 
-# %% ../nbs/10_cli.ipynb #daad58fc
-def _parity_texts(data, n=2000):
+# %% ../nbs/10_cli.ipynb #ad1597d8
+def _parity_texts(data, n=1000):
     "Real texts to compare engines on: a prepared validation split, or the embedded tweets"
     from sentiment_nb.data import load_prepared, load_tweets
-    ds = load_prepared(data)['validation'] if data else load_tweets().shuffle(seed=0)
-    return ds['text'][:n]
+    splits = load_prepared(data) if data else {'validation': load_tweets().shuffle(seed=0)}
+    if 'validation' not in splits: raise InputError(f"{data} has no validation split, only {', '.join(splits)}: prepare it again")
+    return splits['validation']['text'][:n]
 
 def export(
     model:str, # Model folder
@@ -107,7 +109,7 @@ def export(
     for name,e in export_onnx(find_model(model), _parity_texts(data), int8).items():
         print(f"{name:<5}{'passed' if e['passed'] else 'REFUSED'}: labels agree on {e['agreement']:.2%} of {e['n']:,} texts, and on {e['sure_agreement']:.2%} of {e['sure']:,} sure ones; largest difference of a logit {e['max_difference']:.4f}")
 
-# %% ../nbs/10_cli.ipynb #d18e0baa
+# %% ../nbs/10_cli.ipynb #d53d361a
 def _label_indices(ds, labels):
     "Class indices of a split in the order of the model's labels"
     names = ds.features['label'].names
@@ -137,6 +139,7 @@ def evaluate(
     from sentiment_nb.data import load_prepared
     from sentiment_nb.evaluation import evaluate as evaluate_probs, majority_probs, write_report
     predictor,splits = Predictor(find_model(model)), load_prepared(data)
+    if limit is not None and limit<1: raise InputError(f"limit is {limit}, expected at least 1 text")
     if split not in splits: raise InputError(f"{data} has no split {split!r}, only {', '.join(splits)}")
     ds = splits[split].shuffle(seed=0).select(range(min(limit, len(splits[split])))) if limit else splits[split]
     names,texts = predictor.record.labels, ds['text'][:]
@@ -147,19 +150,22 @@ def evaluate(
     metrics = evaluate_probs(probs, y, names, texts, base, model=predictor.name) | {'engine': predictor.engine, 'data': str(data), 'split': split}
     if 'in_train' in ds.column_names: metrics['without_copies'] = _without_copies(probs, y, names, np.array(ds['in_train'][:]))
     folder = write_report(out or f'reports/{predictor.name}', metrics, probs, y, names, texts)
-    print(_dumps(metrics) if json else f"{(folder/'report.txt').read_text(encoding='utf-8')}\nwritten to {folder}")
+    if json: return print(_dumps(metrics))
+    print((folder/'report.txt').read_text(encoding='utf-8'))
+    if m := metrics.get('without_copies'): print(f"without the {len(y)-m['n']:,} texts that stand in train as well: accuracy {m['accuracy']['value']:.4f}, macro F1 {m['macro_f1']['value']:.4f}")
+    print(f"written to {folder}")
 
 def _without_copies(probs, y, names, copied):
     "Accuracy and macro F1 on the texts that do not stand in the training split as well"
-    from sentiment_nb.evaluation import evaluate as evaluate_probs
-    m = evaluate_probs(probs[~copied], y[~copied], names)
-    return {k: m[k] for k in ('n','accuracy','macro_f1')}
+    from sentiment_nb.evaluation import metric_intervals
+    m = metric_intervals(y[~copied], probs[~copied].argmax(1), len(names))
+    return {'n': int((~copied).sum())} | {k: m[k] for k in ('accuracy','macro_f1')}
 
 def _predict_all(predictor, texts):
     "Probabilities with a bar"
     import numpy as np
     from sentiment_nb.inference import batched
-    bar = tqdm(total=len(texts), desc=f'predicting ({predictor.engine})', unit='text', disable=len(texts)<500)
+    bar = tqdm(total=len(texts), desc=f'predicting ({predictor.engine})', unit='text', disable=True if len(texts)<500 else None)
     parts = []
     for part in batched(texts, 1024):
         parts.append(predictor.predict_proba(part))
@@ -167,7 +173,7 @@ def _predict_all(predictor, texts):
     bar.close()
     return np.concatenate(parts)
 
-# %% ../nbs/10_cli.ipynb #0fed4537
+# %% ../nbs/10_cli.ipynb #48a62078
 def _dumps(obj): return json.dumps(obj, ensure_ascii=False)
 
 def format_prediction(
@@ -191,7 +197,7 @@ def predict(
     if file and not out: raise InputError(f"--file {file} needs --out, the file to write")
     predictor = Predictor(find_model(model))
     if file:
-        n = predict_file(predictor, file, out, text_column, encoding, lambda rows: tqdm(rows, desc='predicting', unit='text'))
+        n = predict_file(predictor, file, out, text_column, encoding, lambda rows: tqdm(rows, desc='predicting', unit='text', disable=None))
         return print(_dumps({'rows': n, 'out': out}) if json else f"{n:,} rows written to {out}")
     p = predictor.predict(text)
     print(_dumps({f: getattr(p, f) for f in p.__slots__} | {'model': predictor.name}) if json else format_prediction(p))
@@ -223,7 +229,7 @@ def quickstart(
     print(f"model     {out}  (the linear one: {out}-linear)\nreport    reports/{name}\ndata      data/{name}\n\nTry next:\n"
         f'  sentiment-nb predict --model {out} --text "your own sentence"\n  sentiment-nb prepare YOUR.csv --out data/mine\n  sentiment-nb train data/mine --model minilm --out models/mine')
 
-# %% ../nbs/10_cli.ipynb #2c781c43
+# %% ../nbs/10_cli.ipynb #04d495cb
 COMMANDS = (quickstart, prepare, train, evaluate, export, predict)
 
 def _add_command(parsers, func):
@@ -237,9 +243,13 @@ def _add_command(parsers, func):
         else: p.add_argument(flag, help=doc, type=kind, default=d.default if d.default is not None else argparse.SUPPRESS)
     p.set_defaults(_func=func)
 
+class _Parser(argparse.ArgumentParser):
+    "Mistakes in one line, like all others"
+    def error(self, message): sys.exit(_fail(f"{message} (see {self.prog} --help)"))
+
 def parser() -> argparse.ArgumentParser: # With one subcommand for each function of `COMMANDS`
     "The parser of `sentiment-nb`"
-    p = argparse.ArgumentParser('sentiment-nb', description='Sentiment analysis: train, evaluate, predict')
+    p = _Parser('sentiment-nb', description='Sentiment analysis: train, evaluate, predict')
     p.add_argument('--version', action='version', version=f'sentiment_nb {__version__}')
     parsers = p.add_subparsers(required=True, metavar='COMMAND')
     for f in COMMANDS: _add_command(parsers, f)
@@ -253,7 +263,7 @@ def main(
     func = args.pop('_func')
     warnings.showwarning = lambda message, *a, **kw: print(f'warning: {message}', file=sys.stderr)
     try: func(**args)
-    except (InputError, FileNotFoundError, PermissionError, IsADirectoryError) as e: return _fail(f'{e}')
+    except (InputError, OSError) as e: return _fail(f'{e}')
     except ModuleNotFoundError as e:
         if e.name.split('.')[0] in ('sentiment_nb','fastcore'): raise
         return _fail(f'this needs {e.name}, which is not installed: pip install "sentiment_nb[train]"')

@@ -49,7 +49,7 @@ def write_sums(
     sums.write_text(''.join(f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}\n" for p in files), encoding='utf-8')
     return sums
 
-# %% ../nbs/00_core.ipynb #7d5e7f1b
+# %% ../nbs/00_core.ipynb #26a62211
 def check_sums(
     folder:str|Path, # A model folder with `SHA256SUMS`
     names:list[str], # The files about to be loaded, relative to `folder`
@@ -57,7 +57,7 @@ def check_sums(
     "Refuse to go on unless each of `names` is listed in `SHA256SUMS` and unchanged"
     folder = Path(folder)
     if not (folder/'SHA256SUMS').is_file(): raise InputError(f"{folder} has no SHA256SUMS, so its files cannot be trusted: save the model again")
-    lines = (folder/'SHA256SUMS').read_text(encoding='utf-8').splitlines()
+    lines = (folder/'SHA256SUMS').read_text(encoding='utf-8', errors='replace').splitlines()
     sums = {name: digest for digest,_,name in (line.partition('  ') for line in lines)}
     for name in names:
         if not (folder/name).is_file(): raise InputError(f"{folder/name} is missing: copy the model folder again, whole")
@@ -75,7 +75,7 @@ def write_json(
     aside.write_text(json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + '\n', encoding='utf-8')
     aside.replace(path)
 
-# %% ../nbs/00_core.ipynb #ea6a7dc8
+# %% ../nbs/00_core.ipynb #fbb17ad9
 def _check_ours(out, marker):
     "Refuse a place that holds something else than an earlier result"
     if out.is_file(): raise InputError(f"{out} is a file, expected a folder: choose another --out")
@@ -90,10 +90,12 @@ def atomic_folder(
     "A folder to write in, which becomes `out` only if the block ends without error"
     out = Path(out).absolute()
     aside,old = (out.with_name(f'.{out.name}.{end}') for end in ('partial','old'))
-    out.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out.with_name(f'.{out.name}.lock'))
-    try: lock.acquire(timeout=0)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
     except Timeout: raise InputError(f"{out} is in use by another run: wait for it, or choose another --out") from None
+    except OSError as e: raise InputError(f"{out} cannot be written ({e.strerror}): choose another --out") from None
     try:
         if old.exists() and not out.exists(): old.rename(out)
         _check_ours(out, marker)
@@ -182,7 +184,7 @@ def cache_dir() -> Path: # A folder that exists
     d.mkdir(parents=True, exist_ok=True)
     return d.absolute()
 
-# %% ../nbs/00_core.ipynb #f2ac1218
+# %% ../nbs/00_core.ipynb #0f8953d6
 def check_hub(
     what:str, # What is wanted, for the message
     instead:str, # The way that works offline, for the message
@@ -192,4 +194,4 @@ def check_hub(
     url = os.environ.get('HF_ENDPOINT') or 'https://huggingface.co'
     try: urlopen(Request(url, method='HEAD'), timeout=timeout).close()
     except HTTPError: return # an answer, whatever it says
-    except (URLError, OSError): raise InputError(f"{what} would come from {url}, which cannot be reached. {instead}") from None
+    except (URLError, OSError, ValueError): raise InputError(f"{what} would come from {url}, which cannot be reached. {instead}") from None

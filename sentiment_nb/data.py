@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'SPELLINGS', 'TEXT_COLUMNS', 'LABEL_COLUMNS', 'TWEETS_SHA256', 'TWEETS_REPAIRS', 'S140_COLUMNS', 'S140_HOME',
-           'LOCAL', 'map_labels', 'open_bytes', 'sniff_encoding', 'csv_batches', 'table_batches', 'count_values',
-           'write_dataset', 'pick_column', 'load_file', 'wheel_folder', 'load_tweets', 'drop_neutral', 'load_imdb',
-           'load_sentiment140', 'load_hub', 'find_local', 'load_source', 'load_prepared']
+           'LOCAL', 'FILES', 'map_labels', 'open_bytes', 'sniff_encoding', 'csv_batches', 'table_batches',
+           'count_values', 'write_dataset', 'pick_column', 'load_file', 'wheel_folder', 'load_tweets', 'drop_neutral',
+           'load_imdb', 'load_sentiment140', 'load_hub', 'find_local', 'load_source', 'load_prepared']
 
-# %% ../nbs/01_data.ipynb #8065c837
+# %% ../nbs/01_data.ipynb #0fc7198d
 import codecs, csv, gzip, hashlib, os, re, tarfile, warnings, zipfile
 from collections import Counter
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from itertools import chain
 from pathlib import Path
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,7 +50,7 @@ def map_labels(
     left = ', '.join(repr(v) for v in seen if labels is None or v not in {_norm(k) for k in labels})[:200]
     raise InputError(f"labels {left} have no meaning yet: map each one, for instance --labels {seen[0] or '?'}=negative,{seen[-1] or '?'}=positive")
 
-# %% ../nbs/01_data.ipynb #b8a17ce1
+# %% ../nbs/01_data.ipynb #499bff55
 def open_bytes(
     path:str|Path, # A file, plain, `.gz`, or `.zip`
     member:str='*', # Which file inside a zip, as a glob
@@ -60,7 +62,8 @@ def open_bytes(
     z = zipfile.ZipFile(path)
     names = [n for n in z.namelist() if Path(n).match(member) and not n.endswith('/') and not n.startswith('__MACOSX')]
     if len(names)!=1: raise InputError(f"{path} holds {len(names)} files that match {member}, expected one: unpack it and name the file")
-    return z.open(names[0])
+    try: return z.open(names[0])
+    except RuntimeError: raise InputError(f"{path} is protected by a password: unpack it and name the file") from None
 
 # %% ../nbs/01_data.ipynb #d4246f58
 def sniff_encoding(
@@ -83,7 +86,7 @@ def sniff_encoding(
     warnings.warn(f"{Path(path).name} is not UTF-8 and is read as {encoding}; if letters look wrong, name the encoding", stacklevel=2)
     return encoding
 
-# %% ../nbs/01_data.ipynb #d280f914
+# %% ../nbs/01_data.ipynb #18d5f84a
 def _header(f, encoding):
     "The first line of an open file"
     return codecs.getreader(encoding)(f, errors='replace').readline()
@@ -98,7 +101,8 @@ def csv_batches(
     "Record batches of strings, in bounded memory (Arrow's streaming CSV reader)"
     encoding = encoding or sniff_encoding(path, member)
     with open_bytes(path, member) as f: header = _header(f, encoding)
-    delimiter = delimiter or sniff_delimiter(header)
+    delimiter = delimiter.replace('\\t', '\t') if delimiter else sniff_delimiter(header)
+    if len(delimiter)!=1: raise InputError(f"delimiter is {delimiter!r}, expected one character, or \\t for a tab")
     cols = names or next(csv.reader([header], delimiter=delimiter), [])
     with open_bytes(path, member) as f:
         yield from pa_csv.open_csv(f, pa_csv.ReadOptions(encoding=encoding, column_names=names, block_size=8<<20),
@@ -209,7 +213,7 @@ def pick_column(
     came = f"no column {asked!r}" if asked else f"{len(hits)} columns that could be the {what}"
     raise InputError(f"found {came} among {', '.join(map(repr, columns))}: name it with --{what}-column")
 
-# %% ../nbs/01_data.ipynb #ae173362
+# %% ../nbs/01_data.ipynb #12f3d56f
 def _arrow_path(*parts):
     "Where the Arrow form of a source is cached: named by everything that could change its content"
     return cache_dir()/'arrow'/f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}.arrow"
@@ -241,7 +245,7 @@ def load_file(
         return write_dataset(batches, out, text, label, path.name, labels, drop_empty)
     except StopIteration: raise InputError(f"{path} has a header and no rows: give a file with texts and labels") from None
     except LookupError: raise InputError(f"{encoding!r} is not an encoding that Python knows: try utf-8, cp1252 or iso-8859-1") from None
-    except (pa.ArrowInvalid, UnicodeError, OSError, EOFError, zipfile.BadZipFile) as e:
+    except (pa.ArrowException, UnicodeError, OSError, EOFError, zipfile.BadZipFile) as e:
         raise InputError(f"{path} cannot be read: {str(e).splitlines()[0][:120]}. Check its --encoding and --delimiter, or save it as UTF-8 CSV") from None
 
 # %% ../nbs/01_data.ipynb #7eaf61ea
@@ -274,7 +278,14 @@ def _tweet_batches(path):
         agree = pc.cast(pc.replace_with_mask(b['confidence'], pc.equal(b['confidence'], ''), pa.scalar(None, pa.string())), pa.float64())
         yield pa.record_batch({'text': text, 'sentiment': b['sentiment'], 'confidence': agree})
 
-# %% ../nbs/01_data.ipynb #faf4eddb
+# %% ../nbs/01_data.ipynb #9a9a09c5
+@contextmanager
+def _no_bars():
+    "Without the bars of `datasets` for what takes a moment"
+    datasets.disable_progress_bars()
+    try: yield
+    finally: datasets.enable_progress_bars()
+
 def drop_neutral(
     ds:Dataset, # With a `ClassLabel` column `label`
 ) -> Dataset: # Labels are negative and positive only
@@ -285,9 +296,9 @@ def drop_neutral(
     kept = ds.select(keep)
     codes = np.asarray(kept['label'][:]) > 0
 
-    return kept.remove_columns('label').add_column('label', codes.astype(np.int64), feature=ClassLabel(names=["negative", "positive"]))
+    with _no_bars(): return kept.remove_columns('label').add_column('label', codes.astype(np.int64), feature=ClassLabel(names=["negative", "positive"]))
 
-# %% ../nbs/01_data.ipynb #4c87c82a
+# %% ../nbs/01_data.ipynb #f11e205b
 def _acl_files(path):
     "(name, bytes) of each labelled review in the aclImdb folder or its .tar.gz"
     if path.is_dir():
@@ -302,9 +313,10 @@ def _load_acl(path):
     "The authors' layout: `train/pos/123_8.txt` is review 123 with 8 of 10 stars"
     rows = {'train': [], 'test': []}
     for name,text in _acl_files(path):
-        split,label,file = name.split('/')
-        i,rating = file.removesuffix('.txt').split('_')
-        rows[split].append({'text': text.decode('utf-8'), 'label': label, 'rating': int(rating), 'id': int(i)})
+        found = re.fullmatch(r'(train|test)/(neg|pos)/(\d+)_(\d+)\.txt', name)
+        if not found: raise InputError(f"{path} holds {name}, expected names like train/pos/123_8.txt: give the aclImdb folder or its archive")
+        split,label,i,rating = found.groups()
+        rows[split].append({'text': text.decode('utf-8', 'replace'), 'label': label, 'rating': int(rating), 'id': int(i)})
     if not all(rows.values()): raise InputError(f"{path} holds no train/pos, train/neg, test/pos and test/neg reviews: give the aclImdb folder or its archive")
     out = {s: _arrow_path(_stamp(path), s, len(r)) for s,r in rows.items()}
     return DatasetDict({s: write_dataset(lambda r=r: iter([pa.RecordBatch.from_pylist(r)]), out[s], 'text', 'label', f'{path} ({s})') for s,r in rows.items()})
@@ -314,11 +326,12 @@ def load_imdb(
 ) -> DatasetDict: # train and test, 25,000 each; the CSV has only train
     "Film reviews with the original split, where the copy still has it (Maas et al. 2011)"
     path = Path(path)
-    if path.name.endswith('.tar.gz') or (path/'train'/'pos').is_dir(): return _load_acl(path)
+    if not path.exists(): raise InputError(f"{path} does not exist: check the path")
+    if path.name.endswith('.tar.gz') or (path/'train').is_dir(): return _load_acl(path)
     if path.is_dir(): return DatasetDict({s: load_file(path/f'{s}.parquet') for s in ('train','test')})
     return DatasetDict(train=load_file(path))
 
-# %% ../nbs/01_data.ipynb #44e5dc39
+# %% ../nbs/01_data.ipynb #795c8f9b
 S140_COLUMNS = ('target', 'id', 'date', 'flag', 'user', 'text') # The file has no header
 S140_HOME = 'https://www.kaggle.com/datasets/kazanova/sentiment140' # Where the data set is published today
 
@@ -346,7 +359,7 @@ def _s140_split(path, member):
     out = _arrow_path(_stamp(path), member, 'sentiment140')
     if out.exists(): return Dataset.from_file(str(out))
     try: return write_dataset(lambda: _s140_batches(path, member if path.suffix=='.zip' else '*'), out, 'text', 'label', path.name, drop_empty=True)
-    except pa.ArrowInvalid as e: raise InputError(f"{path} is not Sentiment140's six-column layout ({str(e).splitlines()[0][:80]}): download it from {S140_HOME}") from None
+    except pa.ArrowException as e: raise InputError(f"{path} is not Sentiment140's six-column layout ({str(e).splitlines()[0][:80]}): download it from {S140_HOME}") from None
 
 # %% ../nbs/01_data.ipynb #475980ab
 def load_hub(
@@ -375,7 +388,7 @@ def _hub_split(ds, source, text_column, label_column, labels, drop_empty):
     def batches(): return (b for t in ds.with_format('arrow').iter(10_000) for b in t.to_batches())
     return write_dataset(batches, _arrow_path(ds._fingerprint, text, label, labels, drop_empty), text, label, source, labels, drop_empty)
 
-# %% ../nbs/01_data.ipynb #bf5c6151
+# %% ../nbs/01_data.ipynb #e77b026e
 LOCAL = {'imdb': ('imdb', 'aclImdb', 'aclImdb_v1.tar.gz', 'IMDB Dataset.csv'),
     'sentiment140': ('sentiment140', 'trainingandtestdata.zip', 'training.1600000.processed.noemoticon.csv')} # Names under which copies circulate
 
@@ -404,9 +417,12 @@ def load_source(
     drop_empty:bool=False, # Leave out rows without a text instead of stopping
 ) -> DatasetDict: # The source's splits, with `text`, `label` and whatever else it carries
     "Labelled texts from anywhere"
-    ds = _load(str(source), dict(text_column=text_column, label_column=label_column, labels=labels, drop_empty=drop_empty), dict(encoding=encoding, delimiter=delimiter))
     if classes not in (2,3): raise InputError(f"classes is {classes}, expected 2 (negative, positive) or 3 (with neutral)")
+    try: ds = _load(str(source), dict(text_column=text_column, label_column=label_column, labels=labels, drop_empty=drop_empty), dict(encoding=encoding, delimiter=delimiter))
+    except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError) as e: raise InputError(f"{source} cannot be unpacked ({e}): fetch it again") from None
     return DatasetDict({s: drop_neutral(d) if classes==2 else d for s,d in ds.items()})
+
+FILES = ('.csv','.tsv','.parquet','.jsonl','.ndjson','.txt','.gz','.zip','.xlsx','.json') # Never a hub id
 
 def _load(source, columns, form):
     path = find_local(source) if source in LOCAL else Path(source)
@@ -420,7 +436,7 @@ def _load(source, columns, form):
     if path.exists() and path.stat().st_size and path.suffix!='.gz' and _is_s140(path): return load_sentiment140(path)
     if path.is_dir() and (path/'train.parquet').is_file(): return load_imdb(path)
     if path.is_dir(): raise InputError(f"{path} is a folder without a layout that is known (aclImdb, Sentiment140, prepared data): name a file in it")
-    if not path.exists() and re.fullmatch(r'[\w.-]+/[\w.-]+(:[\w.-]+)?', source) and path.suffix not in ('.csv','.tsv','.parquet','.jsonl'): return load_hub(source, **columns)
+    if not path.exists() and re.fullmatch(r'[\w.-]+/[\w.-]+(:[\w.-]+)?', source) and path.suffix not in FILES: return load_hub(source, **columns)
     return DatasetDict(train=load_file(path, **columns, **form))
 
 def load_prepared(
@@ -431,7 +447,8 @@ def load_prepared(
         raise InputError(f"{folder} is not a folder of prepared data (no prepared.json): make one with `sentiment-nb prepare SOURCE --out {folder}`")
     files = sorted(Path(folder).glob('*.parquet')) or sorted(Path(folder).glob('*.csv'))
     names = {'val': 'validation'}
-    return DatasetDict({names.get(p.stem, p.stem): _read_parquet(p) if p.suffix=='.parquet' else load_file(p) for p in files})
+    try: return DatasetDict({names.get(p.stem, p.stem): _read_parquet(p) if p.suffix=='.parquet' else load_file(p) for p in files})
+    except (pa.ArrowException, OSError) as e: raise InputError(f"{folder} is damaged ({str(e).splitlines()[0][:100]}): prepare it again") from None
 
 def _read_parquet(path):
     "A Parquet file that `datasets` wrote, its features included, mapped from disk"

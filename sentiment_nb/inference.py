@@ -6,8 +6,8 @@
 __all__ = ['FLOAT_TOLERANCE', 'AGREEMENT', 'SURE_AGREEMENT', 'SURE_MARGIN', 'ENGINES', 'has_vnni', 'pack_batches',
            'compare_logits', 'export_onnx', 'Prediction', 'Predictor', 'batched', 'predict_file']
 
-# %% ../nbs/07_inference.ipynb #09c8b18d
-import csv, json, logging, os, shutil, warnings
+# %% ../nbs/07_inference.ipynb #0dacb54d
+import csv, json, logging, os, shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -18,23 +18,7 @@ from tokenizers import Tokenizer
 from .cleaning import clean_text
 from .core import InputError, ModelRecord, atomic_folder, check_sums, encode, sniff_delimiter, softmax, write_sums
 
-# %% ../nbs/07_inference.ipynb #265c616e
-def _torch_to_onnx(folder, path):
-    "Trace the network of a model folder (TorchScript exporter, eager attention) with batch and length free"
-    import torch
-    from transformers import AutoModelForSequenceClassification
-    net = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation='eager', use_safetensors=True).eval()
-    class Logits(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = net
-        def forward(self, input_ids, attention_mask): return self.net(input_ids=input_ids, attention_mask=attention_mask).logits
-    names,example = ['input_ids','attention_mask'], torch.ones(2, 8, dtype=torch.long)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore') # the tracer warns of branches on shapes, and of itself
-        torch.onnx.export(Logits(), (example, example), str(path), input_names=names, output_names=['logits'], opset_version=17, dynamo=False,
-            dynamic_axes={n: {0: 'batch', 1: 'length'} for n in names} | {'logits': {0: 'batch'}})
-
+# %% ../nbs/07_inference.ipynb #bbb9f974
 def _quantize(path, out):
     "8-bit weights per channel; seven bits where the processor would overflow without VNNI instructions"
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -93,7 +77,7 @@ def compare_logits(
     return {'n': len(same), 'max_difference': float(np.abs(logits-reference).max()), 'agreement': float(same.mean()), 'sure': int(sure.sum()),
         'sure_agreement': float(same[sure].mean()) if sure.any() else 1.}
 
-# %% ../nbs/07_inference.ipynb #84b2c10c
+# %% ../nbs/07_inference.ipynb #a0704d0e
 def _judge(found, int8):
     "Add to a comparison whether the engine passed"
     passed = found['agreement']>=AGREEMENT and found['sure_agreement']>=SURE_AGREEMENT if int8 else found['max_difference']<=FLOAT_TOLERANCE
@@ -108,14 +92,14 @@ def export_onnx(
     record = ModelRecord.load(folder)
     if record.kind!='transformer': raise InputError(f"{folder} holds a {record.kind} model, expected a transformer: the linear model needs no export")
     check_sums(folder, ['model.safetensors', 'config.json', 'tokenizer.json', 'sentiment_nb.json'])
-    from sentiment_nb.training import torch_logits
+    from sentiment_nb.training import torch_logits, torch_to_onnx
     reference = torch_logits(folder, texts)
     ids,_ = encode(Tokenizer.from_file(str(Path(folder)/'tokenizer.json')), [clean_text(t, record.policy) for t in texts], record.max_length, record.truncation)
     with atomic_folder(folder) as tmp:
         shutil.copytree(folder, tmp, dirs_exist_ok=True)
         (tmp/'onnx').mkdir(exist_ok=True)
         file,small = tmp/'onnx'/'model.onnx', tmp/'onnx'/'model_int8.onnx'
-        _torch_to_onnx(folder, file)
+        torch_to_onnx(folder, file)
         logits = _run(_session(file), ids)
         record.engines = {'onnx': _judge(compare_logits(logits, reference), False)}
         if not record.engines['onnx']['passed']: raise RuntimeError(f"the ONNX graph differs from torch by {record.engines['onnx']['max_difference']:.4f} in a logit, at most {FLOAT_TOLERANCE} is allowed")
@@ -137,7 +121,7 @@ class Prediction:
     tokens:int # Of the cleaned text, before cutting
     truncated:bool # Whether the text was longer than the model reads
 
-# %% ../nbs/07_inference.ipynb #a503b778
+# %% ../nbs/07_inference.ipynb #517f6b25
 class _Onnx:
     "Tokenizer and session"
     def __init__(self, folder, record, file):
@@ -176,6 +160,8 @@ class Predictor:
         folder = Path(folder)
         self.record = ModelRecord.load(folder)
         there = [e for e,(_,file) in ENGINES.items() if (folder/file).is_file()]
+        lost = [e for e,d in self.record.engines.items() if d['passed'] and e not in there]
+        if lost: raise InputError(f"{folder/ENGINES[lost[0]][1]} is missing: copy the model folder again, whole, or export it again")
         if not there: raise InputError(f"{folder} holds no ONNX file, which predictions need: run `sentiment-nb export {folder}` first")
         if engine and engine not in there: raise InputError(f"{folder} has no engine {engine!r}, only {', '.join(there)}: export the model again")
         self.name,self.engine = folder.name, engine or there[0]
@@ -224,9 +210,10 @@ def batched(
     it = iter(items)
     while part := list(islice(it, n)): yield part
 
-# %% ../nbs/07_inference.ipynb #bf7227b5
+# %% ../nbs/07_inference.ipynb #b03b0305
 def _read_rows(path, text_column, encoding):
     "(column names, name of the text column, iterator of rows) of a CSV, TSV, JSON Lines or text file"
+    csv.field_size_limit(1<<30) # a review may be longer than the 131,072 characters of the default
     suffix,f = path.suffix.lower(), open(path, encoding=encoding, newline='')
     if suffix=='.txt': return ['text'], 'text', ({'text': line.rstrip('\r\n')} for line in f)
     if suffix=='.jsonl':
@@ -250,7 +237,7 @@ def _write_rows(path, names, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        with open(aside, 'w', encoding='utf-8', newline='') as f:
+        with open(aside, 'w', encoding='utf-8', errors='replace', newline='') as f:
             if path.suffix.lower()=='.jsonl': f.writelines(json.dumps(r, ensure_ascii=False) + '\n' for r in rows)
             else:
                 w = csv.DictWriter(f, names, delimiter='\t' if path.suffix.lower()=='.tsv' else ',')
@@ -276,10 +263,12 @@ def predict_file(
         nonlocal count
         for part in batched(progress(found), 2048):
             for i,r in enumerate(part):
-                if None in r or not isinstance(r.get(column), str): raise InputError(f"{path}, row {count+i+1:,}: has {'more fields than the header' if None in r else 'no text'}, expected one field for each column: mend the row")
+                if not isinstance(r, dict) or not set(r)<=set(names): raise InputError(f"{path}, row {count+i+1:,}: has more fields than the header or first row, expected one for each column: mend the row")
+                if not isinstance(r.get(column), str): raise InputError(f"{path}, row {count+i+1:,}: has no text, expected one in the column {column!r}: mend the row")
             for row,p in zip(part, predictor.predict([r[column] for r in part])):
                 yield row | dict(zip(new, [p.label, round(p.confidence, 6), *(round(v, 6) for v in p.probabilities.values())]))
             count += len(part)
+        if not count: raise InputError(f"{path} has no rows: give a file with texts")
     try:
         names,column,found = _read_rows(path, text_column, encoding)
         taken = sorted(set(names) & set(new))
@@ -287,5 +276,4 @@ def predict_file(
         _write_rows(out, names + new, rows(found, column))
     except (UnicodeError, LookupError): raise InputError(f"{path} is not {encoding.removesuffix('-sig')}: name its encoding with --encoding, for instance cp1252") from None
     except (csv.Error, json.JSONDecodeError) as e: raise InputError(f"{path} cannot be read ({e}): mend it, or save it again") from None
-    if not count: raise InputError(f"{path} has no rows: give a file with texts")
     return count

@@ -20,7 +20,7 @@ def pytest_configure(config):
 
 def environ(**changes):
     "The environment of a process of ours; None takes a variable out"
-    env = os.environ | {'OMP_NUM_THREADS': '1', 'SENTIMENT_NB_CACHE': str(root/'.cache')} | changes
+    env = os.environ | {'OMP_NUM_THREADS': '1'} | changes
     return {k: v for k,v in env.items() if v is not None and (k in changes or k not in ('SENTIMENT_NB_DATA', 'SENTIMENT_NB_MODEL'))}
 
 @pytest.fixture
@@ -64,8 +64,9 @@ def untouched(folder):
 def refuses(cli, workdir):
     "Run a command that must be refused in one line that holds `parts`, and leave everything as it was"
     def run(args, *parts, run=cli, **env):
-        with untouched(workdir): done = run(*args, **env)
-        assert done.code==2 and done.out=='', done
+        with untouched(workdir):
+            done = run(*args, **env)
+            assert done.code==2 and done.out=='', done
         assert done.err.startswith('sentiment-nb: ') and done.err.count('\n')==1 and 'Traceback' not in done.err, done.err
         assert all(p in done.err for p in parts), done.err
         return done.err

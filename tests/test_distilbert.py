@@ -1,0 +1,74 @@
+"The path of `--model distilbert`, on a real pretrained DistilBERT that a hub's local cache holds."
+import importlib.util
+
+import numpy as np
+import pytest
+from conftest import root, run_many
+
+spec = importlib.util.spec_from_file_location('distilbert_layout', root/'benchmarks'/'distilbert_layout.py')
+layout = importlib.util.module_from_spec(spec)
+
+@pytest.fixture(scope='module')
+def cached(tmp_path_factory):
+    "HF_HOME with the model in it, and the model's folder"
+    spec.loader.exec_module(layout)
+    home = tmp_path_factory.mktemp('hf')
+    return home, layout.write_hub_cache(home)
+
+@pytest.fixture(scope='module')
+def trained(cached, tiny, tmp_path_factory):
+    "Folder with `model` and `report`, made by the command line; what each command printed"
+    home = tmp_path_factory.mktemp('distilbert')
+    commands = [f'train {tiny.data} --model distilbert --limit 320 --max-length 32 --epochs 1 --learning-rate 1e-4 --out model', f'export model --data {tiny.data}',
+        f'evaluate model {tiny.data} --linear {tiny.linear} --out report']
+    printed, attempts = run_many([c.split() for c in commands] + [['predict', '--model', 'model', '--text', 'I love it']], home, HF_HOME=str(cached[0]), HF_HUB_OFFLINE='1')
+    assert attempts==[]
+    return home, printed
+
+def test_same_hidden_states(cached):
+    "Rewritten in the other layout, saved and loaded again, the encoder says the same of real tweets"
+    import torch
+    from sentiment_nb.data import load_tweets
+    from sentiment_nb.training import find_encoder
+    from transformers import AutoModel, AutoTokenizer
+    bert, distil = (AutoModel.from_pretrained(f).eval() for f in (find_encoder('minilm'), cached[1]))
+    assert type(distil).__name__=='DistilBertModel'
+    batch = AutoTokenizer.from_pretrained(cached[1])(load_tweets()['text'][:64], padding=True, return_tensors='pt')
+    assert set(batch)=={'input_ids', 'attention_mask'}
+    with torch.inference_mode(): a, b = (m(**batch).last_hidden_state[batch['attention_mask']==1] for m in (bert, distil))
+    assert (a-b).abs().max()<1e-5
+
+def test_found_under_the_hub_name(cached, trained):
+    "`distilbert` is the hub's name for it, and the record remembers the standard settings"
+    from sentiment_nb.core import ModelRecord
+    record = ModelRecord.load(trained[0]/'model')
+    assert (record.base, record.kind, record.max_length)==('distilbert', 'transformer', 32)
+    assert '"DistilBertForSequenceClassification"' in (trained[0]/'model'/'config.json').read_text()
+
+def test_same_labels_everywhere(trained, tiny):
+    "transformers.pipeline, PyTorch and both ONNX engines see the model alike"
+    from sentiment_nb.cleaning import clean_text
+    from sentiment_nb.data import load_prepared
+    from sentiment_nb.inference import Predictor
+    from sentiment_nb.training import torch_logits
+    from transformers import pipeline
+    texts, model = load_prepared(tiny.data)['test']['text'][:64], trained[0]/'model'
+    ours = Predictor.from_pretrained(model, 'onnx').predict(texts)
+    theirs = pipeline('text-classification', str(model))([clean_text(t, 'minimal') for t in texts], truncation=True, max_length=32)
+    assert [p.label for p in ours]==[p['label'] for p in theirs]
+    assert np.allclose([p.confidence for p in ours], [p['score'] for p in theirs], atol=1e-3)
+    assert [p.label for p in ours]==[('negative', 'positive')[i] for i in torch_logits(model, texts).argmax(1)]
+
+def test_every_command_reports(trained):
+    "train, export, evaluate and predict end with their result"
+    train, export, evaluate, predict = trained[1]
+    assert 'validation accuracy' in train and 'onnx passed' in export and predict.startswith('Prediction: ')
+    assert (trained[0]/'report'/'metrics.json').exists() and 'macro' in evaluate
+
+def test_script_writes_a_hub_cache(cached, tmp_path, monkeypatch, capsys):
+    "`python benchmarks/distilbert_layout.py OUT` writes the same, and says how it is used"
+    monkeypatch.setattr('sys.argv', ['distilbert_layout.py', str(tmp_path)])
+    layout.main()
+    assert 'HF_HOME' in capsys.readouterr().out
+    a, b = (next(h.glob('hub/models--*/snapshots/*')) for h in (cached[0], tmp_path))
+    assert {p.name: p.read_bytes() for p in a.iterdir()}=={p.name: p.read_bytes() for p in b.iterdir()}

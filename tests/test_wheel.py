@@ -1,0 +1,77 @@
+"What is installed from the wheel predicts, and brings no framework."
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from conftest import root
+
+pytestmark = pytest.mark.slow
+heavy = 'torch transformers datasets pandas pyarrow sklearn scipy matplotlib skops'.split()
+
+def run(*args, cwd, **env):
+    "Output of a process that must succeed, outside the checkout and its environment"
+    p = subprocess.run([str(a) for a in args], cwd=cwd, capture_output=True, text=True, timeout=600, env={k: v for k,v in os.environ.items() if not k.startswith(('SENTIMENT_NB_', 'PYTHONPATH'))} | env)
+    assert p.returncode==0, p.stdout + p.stderr
+    return p.stdout
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    "The wheel, built from a copy of the checkout with notebooks, data and models lying about"
+    copy = tmp_path_factory.mktemp('source')
+    for name in ('settings.ini', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE', 'CITATION.cff', 'sentiment_nb', 'nbs', 'tests'):
+        if (root/name).is_dir(): shutil.copytree(root/name, copy/name, symlinks=True, ignore=shutil.ignore_patterns('__pycache__'))
+        elif (root/name).exists(): shutil.copy(root/name, copy)
+    for name in ('data/processed/train.parquet', 'models/m/model.safetensors', 'sentiment_nb/left.ipynb', 'sentiment_nb/left.csv'):
+        (copy/name).parent.mkdir(parents=True, exist_ok=True)
+        (copy/name).write_bytes(b'x')
+    run(sys.executable, '-m', 'build', '--wheel', '--outdir', 'dist', '.', cwd=copy)
+    return next((copy/'dist').glob('*.whl'))
+
+@pytest.fixture(scope='module')
+def installed(wheel, tmp_path_factory):
+    "`bin` of an empty environment with the wheel and what it asks for, at the versions that were tested"
+    home = tmp_path_factory.mktemp('installed')
+    run(sys.executable, '-m', 'venv', 'venv', cwd=home)
+    bin = home/'venv'/('Scripts' if os.name=='nt' else 'bin')
+    run(bin/'python', '-m', 'pip', 'install', '--quiet', '-c', root/'constraints.txt', wheel, cwd=home)
+    return bin
+
+def test_wheel_holds_the_package_and_no_more(wheel):
+    "Modules, the mark of types and metadata; no notebook, data or weights"
+    with zipfile.ZipFile(wheel) as z: names = [n for n in z.namelist() if '.dist-info/' not in n]
+    assert set(names)=={f'sentiment_nb/{p.name}' for p in (root/'sentiment_nb').iterdir() if p.suffix=='.py' or p.name=='py.typed'}
+
+def test_nothing_heavy_is_installed(installed, tmp_path):
+    "The base requirements bring neither a framework nor tables, and fit each other"
+    script = f'import importlib.util as u; print(*[n for n in {heavy} if u.find_spec(n)])'
+    assert run(installed/'python', '-c', script, cwd=tmp_path).split()==[]
+    run(installed/'python', '-m', 'pip', 'check', cwd=tmp_path)
+
+def test_installed_command_predicts(installed, tiny, tmp_path):
+    "--help, --version, a text and a file, as in the full environment"
+    shutil.copytree(tiny.model, tmp_path/'m')
+    assert 'predict' in run(installed/'sentiment-nb', '--help', cwd=tmp_path)
+    assert run(installed/'sentiment-nb', '--version', cwd=tmp_path).startswith('sentiment_nb ')
+    found = json.loads(run(installed/'sentiment-nb', 'predict', '--model', 'm', '--text', 'I love it', '--json', cwd=tmp_path))
+    here = json.loads(tiny.printed[-1])
+    assert found['label']==here['label'] and abs(found['confidence']-here['confidence'])<1e-6
+    (tmp_path/'a.csv').write_text('text\nI love it\nI hate it\n')
+    run(installed/'sentiment-nb', 'predict', '--model', 'm', '--file', 'a.csv', '--out', 'b.csv', cwd=tmp_path)
+    assert len((tmp_path/'b.csv').read_text().splitlines())==3
+
+@pytest.mark.parametrize('args', ['prepare tweets', 'train data --model linear', 'export m', 'evaluate m data', 'quickstart'])
+def test_missing_extra_is_named(args, installed, tiny, tmp_path):
+    "A command that needs more says in one line what installs it"
+    (tmp_path/'m').symlink_to(tiny.model)
+    (tmp_path/'data').symlink_to(tiny.data)
+    p = subprocess.run([installed/'sentiment-nb', *args.split()], cwd=tmp_path, capture_output=True, text=True)
+    assert p.returncode==2 and p.stderr.count('\n')==1 and 'pip install "sentiment_nb[' in p.stderr, p.stderr
+
+def test_linear_model_needs_an_extra(installed, tiny, tmp_path):
+    "The linear model is scikit-learn's; that is told, too"
+    p = subprocess.run([installed/'sentiment-nb', 'predict', '--model', tiny.linear, '--text', 'fine'], cwd=tmp_path, capture_output=True, text=True)
+    assert p.returncode==2 and p.stderr.count('\n')==1 and 'pip install "sentiment_nb[train]"' in p.stderr, p.stderr
