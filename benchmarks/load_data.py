@@ -89,15 +89,16 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         files,made_of = write_rows(folder, args.rows, args.seed)
         megabytes = files['plain'].stat().st_size/1e6
-        runs = {(f,w): [] for f in args.forms for w in WAYS}
-        for _ in range(args.repeat):
-            for key in runs: runs[key].append(run(key[1], files[key[0]]))
-    found = {tuple(r['found']) for rs in runs.values() for r in rs}
-    if len(found)!=1: raise SystemExit(f'the ways disagree: {found}')
-    table = [dict(form=f, way=w, rows_per_s=spread([args.rows/r['seconds'] for r in rs], 0), seconds=spread([r['seconds'] for r in rs], 2),
-        peak_mb=spread([r['peak']/1e6 for r in rs], 0), added_mb=spread([r['added']/1e6 for r in rs], 0)) for (f,w),rs in runs.items()]
-    for f in args.forms: print_table([{k: v for k,v in r.items() if k!='form'} for r in table if r['form']==f], f'{args.rows:,} rows, {megabytes:.0f} MB, {f}')
-    save('load_data', args, 'pyarrow datasets pandas numpy', dict(rows=args.rows, megabytes=round(megabytes, 1), made_of=made_of,
-        check=dict(zip(('rows','label_sum','text_bytes'), found.pop())), results=table))
+        for form in args.forms:
+            runs = {w: [] for w in WAYS}
+            for _ in range(args.repeat):
+                for w in WAYS: runs[w].append(run(w, files[form]))
+            found = {tuple(r['found']) for rs in runs.values() for r in rs}
+            if len(found)!=1: raise SystemExit(f'the ways disagree: {found}')
+            table = [dict(way=w, rows_per_s=spread([args.rows/r['seconds'] for r in rs], 0), seconds=spread([r['seconds'] for r in rs], 2),
+                peak_mb=spread([r['peak']/1e6 for r in rs], 0), added_mb=spread([r['added']/1e6 for r in rs], 0)) for w,rs in runs.items()]
+            print_table(table, f'{args.rows:,} rows, {megabytes:.0f} MB, {form}')
+            save('load_data', args, 'pyarrow datasets pandas numpy', dict(rows=args.rows, megabytes=round(megabytes, 1), made_of=made_of,
+                check=dict(zip(('rows','label_sum','text_bytes'), found.pop())), results=table), part=form)
 
 if __name__=='__main__': main()

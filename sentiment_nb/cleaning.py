@@ -191,7 +191,7 @@ def split_rows(
     train,val = cut(rest, round(sizes[0]*len(rows)))
     return {'train': train, 'validation': val, 'test': test}
 
-# %% ../nbs/03_cleaning.ipynb #9c529f5b
+# %% ../nbs/03_cleaning.ipynb #84bc710d
 def _check_classes(label, names, source):
     if len(set(label))<2:
         only = names[label[0]] if label else 'no'
@@ -249,7 +249,7 @@ def prepare(
         train = kept['train'].select(keep)
         label = np.array(train['label'][:])
         _check_classes(label.tolist(), names, source)
-        if np.bincount(label).min()*min(s for s in sizes if s)<1: raise InputError(f"{source} has {np.bincount(label).min()} texts of its rarest class, too few for each split to hold one: give more texts, or a larger share")
+        if np.bincount(label).min()*min(s for s in sizes if s)<1: raise InputError(f"{source} has {len(label)} texts, {np.bincount(label).min()} of the rarest class, too few for each split to hold one: give more texts, or a larger share")
         rows = split_rows(label, (sizes[0], 0 if 'test' in kept else sizes[1]), by, _split_values(train, by, source), seed)
         splits = {s: (train.select(r), [keys['train'][i] for i in keep[r]]) for s,r in rows.items() if len(r)} | {s: (d, keys[s]) for s,d in kept.items() if s!='train'}
         seen = set(keys['train'])

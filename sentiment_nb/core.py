@@ -49,7 +49,7 @@ def write_sums(
     sums.write_text(''.join(f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}\n" for p in files), encoding='utf-8')
     return sums
 
-# %% ../nbs/00_core.ipynb #26a62211
+# %% ../nbs/00_core.ipynb #0bc93929
 def check_sums(
     folder:str|Path, # A model folder with `SHA256SUMS`
     names:list[str], # The files about to be loaded, relative to `folder`
@@ -58,6 +58,7 @@ def check_sums(
     folder = Path(folder)
     if not (folder/'SHA256SUMS').is_file(): raise InputError(f"{folder} has no SHA256SUMS, so its files cannot be trusted: save the model again")
     lines = (folder/'SHA256SUMS').read_text(encoding='utf-8', errors='replace').splitlines()
+    if not all(re.fullmatch(r'[0-9a-f]{64}  .+', line) for line in lines): raise InputError(f"{folder/'SHA256SUMS'} is damaged: copy the model folder again")
     sums = {name: digest for digest,_,name in (line.partition('  ') for line in lines)}
     for name in names:
         if not (folder/name).is_file(): raise InputError(f"{folder/name} is missing: copy the model folder again, whole")

@@ -86,7 +86,7 @@ def sniff_encoding(
     warnings.warn(f"{Path(path).name} is not UTF-8 and is read as {encoding}; if letters look wrong, name the encoding", stacklevel=2)
     return encoding
 
-# %% ../nbs/01_data.ipynb #18d5f84a
+# %% ../nbs/01_data.ipynb #c89007de
 def _header(f, encoding):
     "The first line of an open file"
     return codecs.getreader(encoding)(f, errors='replace').readline()
@@ -102,7 +102,7 @@ def csv_batches(
     encoding = encoding or sniff_encoding(path, member)
     with open_bytes(path, member) as f: header = _header(f, encoding)
     delimiter = delimiter.replace('\\t', '\t') if delimiter else sniff_delimiter(header)
-    if len(delimiter)!=1: raise InputError(f"delimiter is {delimiter!r}, expected one character, or \\t for a tab")
+    if len(delimiter)!=1: raise InputError(f"--delimiter is {delimiter!r}, expected one character, or \\t for a tab")
     cols = names or next(csv.reader([header], delimiter=delimiter), [])
     with open_bytes(path, member) as f:
         yield from pa_csv.open_csv(f, pa_csv.ReadOptions(encoding=encoding, column_names=names, block_size=8<<20),
@@ -213,7 +213,7 @@ def pick_column(
     came = f"no column {asked!r}" if asked else f"{len(hits)} columns that could be the {what}"
     raise InputError(f"found {came} among {', '.join(map(repr, columns))}: name it with --{what}-column")
 
-# %% ../nbs/01_data.ipynb #12f3d56f
+# %% ../nbs/01_data.ipynb #93ae42d9
 def _arrow_path(*parts):
     "Where the Arrow form of a source is cached: named by everything that could change its content"
     return cache_dir()/'arrow'/f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}.arrow"
@@ -221,6 +221,11 @@ def _arrow_path(*parts):
 def _stamp(path):
     s = Path(path).stat()
     return str(Path(path).absolute()), s.st_size, s.st_mtime_ns
+
+def _check_column(schema, name, path):
+    "One column of this name, with one value in each row"
+    if schema.names.count(name)>1: raise InputError(f"{path} has more than one column {name!r} among {', '.join(map(repr, schema.names))}: rename one of them")
+    if pa.types.is_nested(schema.field(name).type): raise InputError(f"{path}: the column {name!r} holds {schema.field(name).type} values, expected one text or number in each row: flatten it")
 
 def load_file(
     path:str|Path, # CSV, TSV, Parquet or JSON Lines, also packed as .gz or .zip
@@ -239,9 +244,11 @@ def load_file(
     if out.exists(): return Dataset.from_file(str(out))
     def batches(): return table_batches(path, encoding, delimiter)
     try:
-        columns = next(batches()).schema.names
-        text = pick_column(columns, text_column, TEXT_COLUMNS, 'text')
-        label = pick_column(columns, label_column, LABEL_COLUMNS, 'label')
+        codecs.lookup(encoding or 'utf-8')
+        schema = next(batches()).schema
+        text = pick_column(schema.names, text_column, TEXT_COLUMNS, 'text')
+        label = pick_column(schema.names, label_column, LABEL_COLUMNS, 'label')
+        for name in (text, label): _check_column(schema, name, path)
         return write_dataset(batches, out, text, label, path.name, labels, drop_empty)
     except StopIteration: raise InputError(f"{path} has a header and no rows: give a file with texts and labels") from None
     except LookupError: raise InputError(f"{encoding!r} is not an encoding that Python knows: try utf-8, cp1252 or iso-8859-1") from None
