@@ -54,6 +54,6 @@ def write_hub_cache(home, name=HUB_IDS['distilbert']):
 
 def main():
     if len(sys.argv)!=2: sys.exit(__doc__)
-    print(f'{write_hub_cache(sys.argv[1])}\nHF_HOME={Path(sys.argv[1]).absolute()} makes it the `distilbert` of `sentiment-nb train`')
+    print(f'{write_hub_cache(sys.argv[1])}\nHF_HOME={sys.argv[1]} makes it the `distilbert` of `sentiment-nb train`')
 
 if __name__=='__main__': main()
