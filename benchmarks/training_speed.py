@@ -73,7 +73,8 @@ def measure(mode, steps, seed):
         m = meter(reviews)
         train_transformer(f'{d}/data', f'{d}/model', 'minilm', epochs=1 if reviews else 2.5, limit=steps*32 if reviews else int(steps*32/2.5), max_length=256 if reviews else 128,
             patience=99, seed=seed, callbacks=(m,))
-    print(json.dumps(dict(flushed=share(), tokens=m.tokens, padded=m.padded, seconds=m.seconds, cpu=m.cpu, dropout=m.dropout)))
+    import torch
+    print(json.dumps(dict(threads=torch.get_num_threads(), flushed=share(), tokens=m.tokens, padded=m.padded, seconds=m.seconds, cpu=m.cpu, dropout=m.dropout)))
 
 def run(mode, steps, seed):
     env = os.environ | dict(HF_HUB_OFFLINE='1')
@@ -91,7 +92,7 @@ def tweets(mode, steps, seed):
     "The run of one mode, in a row"
     r = run(mode, steps, seed)
     speed,cpu = tenths(r, 'seconds'), tenths(r, 'cpu')
-    row = dict(mode=mode, steps=len(r['seconds']), flushed=round(r['flushed'], 2), first_tenth=speed[0], last_tenth=speed[-1], change=round(speed[-1]/speed[0]-1, 3),
+    row = dict(mode=mode, threads=r['threads'], steps=len(r['seconds']), flushed=round(r['flushed'], 2), first_tenth=speed[0], last_tenth=speed[-1], change=round(speed[-1]/speed[0]-1, 3),
         cpu_change=round(cpu[-1]/cpu[0]-1, 3), overall=round(sum(r['tokens'])/sum(r['seconds'])), minutes=round(sum(r['seconds'])/60, 2))
     print_table([row], 'Tweets: real tokens per second')
     say(f'each tenth: {speed}')
@@ -104,7 +105,7 @@ def reviews(steps, seed):
     rows = []
     for p in (0., .1):
         use = [i for i in range(2, len(r['seconds'])) if abs(r['dropout'][i]-p)<1e-9 and r['tokens'][i]==32*256]
-        rows.append(dict(attention_dropout=p, steps=len(use), tokens_per_s=spread([r['tokens'][i]/r['seconds'][i] for i in use], 0), seconds_per_step=spread([r['seconds'][i] for i in use], 2), cpu_per_step=spread([r['cpu'][i] for i in use], 2)))
+        rows.append(dict(attention_dropout=p, threads=r['threads'], steps=len(use), tokens_per_s=spread([r['tokens'][i]/r['seconds'][i] for i in use], 0), seconds_per_step=spread([r['seconds'][i] for i in use], 2), cpu_per_step=spread([r['cpu'][i] for i in use], 2)))
     print_table(rows, 'Reviews, 32 of 256 tokens a step')
     return dict(results=rows, faster=round(rows[0]['tokens_per_s']['median']/rows[1]['tokens_per_s']['median']-1, 3))
 
