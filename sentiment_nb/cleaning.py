@@ -197,11 +197,23 @@ def split_rows(
     train,val = cut(rest, round(sizes[0]*len(rows)))
     return {'train': train, 'validation': val, 'test': test}
 
-# %% ../nbs/03_cleaning.ipynb #84bc710d
+# %% ../nbs/03_cleaning.ipynb #6aac1c68
 def _check_classes(label, names, source):
     if len(set(label))<2:
         only = names[label[0]] if label else 'no'
         raise InputError(f"{source} has {only} texts only, expected at least two classes: a model could learn nothing from it")
+
+def _check_settings(choices, limit, sizes, seed):
+    for name,(value,allowed) in choices.items():
+        if value not in allowed: raise InputError(f"{name} is {value!r}, expected one of {', '.join(map(str, allowed))}")
+    if limit is not None and limit<1 or seed<0: raise InputError(f"limit is {limit} and seed is {seed}, expected a limit of at least 1 row and a seed of at least 0")
+    if not (0<=min(sizes) and 0<sum(sizes)<1): raise InputError(f"the shares of validation and test are {sizes[0]} and {sizes[1]}, expected 0 or more each, and less than 1 together")
+
+def _allowed(keys, exclude):
+    "Rows whose text does not stand in the file `exclude`"
+    from sentiment_nb.data import load_source
+    barred = {copy_key(t) for d in load_source(exclude).values() for t in d['text'][:]} if exclude else ()
+    return [i for i,k in enumerate(keys) if k not in barred]
 
 def _split_values(ds, by, source):
     "Users or dates, where the split goes by them"
@@ -232,23 +244,23 @@ def prepare(
     sizes:tuple[float,float]=(.1,.1), # Shares of validation and test, where the source brings no such split
     by:str='label', # How to split: `label`, `user` or `time`
     limit:int|None=None, # Use only this many rows of the training split, drawn at random
+    exclude:str|Path|None=None, # A labelled file, read like a source, whose texts must not be trained on: they and their copies leave the training split
     seed:int=42, # Of the splits
     format:str='parquet', # `parquet`, or `csv` for train.csv, val.csv and test.csv
     **columns, # text_column, label_column, labels, encoding, delimiter, drop_empty of `load_source`
 ) -> dict: # What `prepared.json` says: source, counts, hashes
     "Write train, validation and test with `text`, `clean` and `label`, without copies across them"
     from sentiment_nb.data import drop_neutral, load_source
-    if format not in ('parquet','csv'): raise InputError(f"format is {format!r}, expected parquet or csv")
-    if policy not in POLICIES: raise InputError(f"policy is {policy!r}, expected one of {', '.join(POLICIES)}")
-    if classes not in (2,3): raise InputError(f"classes is {classes}, expected 2 (negative, positive) or 3 (with neutral)")
-    if limit is not None and limit<1 or seed<0: raise InputError(f"limit is {limit} and seed is {seed}, expected a limit of at least 1 row and a seed of at least 0")
-    if by not in ('label','user','time'): raise InputError(f"by is {by!r}, expected label, user or time")
+    _check_settings(dict(format=(format, ('parquet','csv')), policy=(policy, tuple(POLICIES)), classes=(classes, (2,3)), by=(by, ('label','user','time'))), limit, sizes, seed)
     with atomic_folder(out, 'prepared.json') as tmp:
         found = load_source(source, **columns)
         if limit: found['train'] = found['train'].shuffle(seed=seed).select(range(min(limit, len(found['train']))))
         kept = {s: drop_neutral(d) if classes==2 else d for s,d in found.items()}
         neutral = {s: len(found[s])-len(d) for s,d in kept.items()}
         keys = {s: [copy_key(t) for t in tqdm(d['text'][:], desc=f'cleaning {s}', disable=True if len(d)<20_000 else None)] for s,d in kept.items()}
+        allowed = _allowed(keys['train'], exclude)
+        excluded = len(keys['train']) - len(allowed)
+        kept['train'],keys['train'] = kept['train'].select(allowed), [keys['train'][i] for i in allowed]
         names = kept['train'].features['label'].names
         copies = find_copies(keys['train'], kept['train']['label'][:])
         keep = np.sort(copies['keep']).astype(int)
@@ -262,7 +274,7 @@ def prepare(
         also = {s: [k in seen for k in keys[s]] for s in kept if s!='train'}
         files = {s: tmp/f"{'val' if s=='validation' and format=='csv' else s}.{format}" for s in splits}
         for s,(d,k) in splits.items(): _write_split(d, _clean_column(d['text'][:], k, policy), files[s], also.get(s))
-        record = dict(source=str(source), classes=names, policy=policy, by=by, seed=seed, limit=limit, neutral_dropped=neutral,
+        record = dict(source=str(source), classes=names, policy=policy, by=by, seed=seed, limit=limit, excluded=excluded, neutral_dropped=neutral,
             copies_dropped=len(copies['copies']), contradictory_dropped=len(copies['contradictory']), in_train={s: sum(a) for s,a in also.items()},
             rows={s: {n: d['label'][:].count(i) for i,n in enumerate(names)} for s,(d,_) in splits.items()}, sha256={p.name: sha256_file(p) for p in files.values()})
         write_json(tmp/'prepared.json', record)

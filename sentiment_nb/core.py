@@ -32,7 +32,7 @@ def softmax(
     e = np.exp(z - z.max(-1, keepdims=True))
     return e/e.sum(-1, keepdims=True)
 
-# %% ../nbs/00_core.ipynb #5a283d50
+# %% ../nbs/00_core.ipynb #cb51845a
 def sha256_file(
     path:str|Path, # Any file, read in pieces
 ) -> str: # 64 hexadecimal digits
@@ -44,10 +44,11 @@ def write_sums(
 ) -> Path: # The file `SHA256SUMS`
     "Write `SHA256SUMS` over every file of `folder` in the format of `sha256sum`"
     folder = Path(folder)
-    files = sorted(p for p in folder.rglob('*') if p.is_file() and p.name!='SHA256SUMS')
     sums = folder/'SHA256SUMS'
-    sums.write_text(''.join(f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}\n" for p in files), encoding='utf-8')
-    return sums
+    files = sorted(p for p in folder.rglob('*') if p.is_file() and p!=sums)
+    aside = folder/'.SHA256SUMS.partial'
+    aside.write_text(''.join(f"{sha256_file(p)}  {p.relative_to(folder).as_posix()}\n" for p in files), encoding='utf-8')
+    return aside.replace(sums)
 
 # %% ../nbs/00_core.ipynb #0bc93929
 def check_sums(
@@ -110,19 +111,20 @@ def atomic_folder(
         if aside.exists(): shutil.rmtree(aside, ignore_errors=True)
         lock.release()
 
-# %% ../nbs/00_core.ipynb #38dbcc6c
+# %% ../nbs/00_core.ipynb #eeff4f98
 FORMAT = 1 # The version of `sentiment_nb.json` that this package writes
 
 @dataclass
 class ModelRecord:
     "What a model folder must remember beside its weights"
-    kind:str # `linear` or `transformer`
+    kind:str # `linear`, `frozen` or `transformer`
     base:str # The encoder it was trained from: a name, hub id or folder name
     labels:list[str] # Class names in the order of the probabilities: negative, (neutral,) positive
     policy:str='minimal' # Cleaning policy, a key of `sentiment_nb.cleaning.POLICIES`
     max_length:int=256 # Tokens kept of each text, special tokens included
     truncation:str='head' # Which tokens of a longer text are kept: `head` or `head+tail`
-    temperature:float=1. # Divides the logits; 1 leaves them as they are
+    temperature:float=1. # Divides the logits; 1 leaves them as they are; fitted on validation
+    conformal:dict=field(default_factory=dict) # For each level, `0.50` to `0.99`: the smallest probability that a class of the prediction set has
     seed:int=42 # Seed of initialisation and order
     data:dict=field(default_factory=dict) # Source, counts and SHA-256 of the training data
     settings:dict=field(default_factory=dict) # Learning rate, batch size, epochs: what it takes to train it again

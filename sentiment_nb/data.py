@@ -27,7 +27,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, load_dataset
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from .core import InputError, cache_dir, check_hub, sha256_file, sniff_delimiter
 
-# %% ../nbs/01_data.ipynb #c0f100f0
+# %% ../nbs/01_data.ipynb #74fccb8a
 NAMES = ('negative', 'neutral', 'positive') # The order of the classes everywhere in this package
 SPELLINGS = ({n: n for n in NAMES},
     {'neg': 'negative', 'neu': 'neutral', 'pos': 'positive'},
@@ -47,8 +47,9 @@ def map_labels(
         if wrong: raise InputError(f"the label mapping names {', '.join(wrong)}, expected {', '.join(NAMES)}")
     for known in ([{_norm(k): v for k,v in labels.items()}] if labels is not None else SPELLINGS):
         if set(seen)<=set(known): return {v: known[v] for v in seen}
-    left = ', '.join(repr(v) for v in seen if labels is None or v not in {_norm(k) for k in labels})[:200]
-    raise InputError(f"labels {left} have no meaning yet: map each one, for instance --labels {seen[0] or '?'}=negative,{seen[-1] or '?'}=positive")
+    left = [v for v in seen if labels is None or v not in {_norm(k) for k in labels}]
+    guess = ','.join(f"{v or '?'}={NAMES[round(i*2/max(len(seen)-1, 1))]}" for i,v in enumerate(seen[:5]))
+    raise InputError(f"labels without a meaning yet: {', '.join(map(repr, left))[:200]}. Map every label to negative, neutral or positive, for instance --labels {guess}")
 
 # %% ../nbs/01_data.ipynb #499bff55
 def open_bytes(
@@ -395,7 +396,7 @@ def _hub_split(ds, source, text_column, label_column, labels, drop_empty):
     def batches(): return (b for t in ds.with_format('arrow').iter(10_000) for b in t.to_batches())
     return write_dataset(batches, _arrow_path(ds._fingerprint, text, label, labels, drop_empty), text, label, source, labels, drop_empty)
 
-# %% ../nbs/01_data.ipynb #e77b026e
+# %% ../nbs/01_data.ipynb #2f3e27df
 LOCAL = {'imdb': ('imdb', 'aclImdb', 'aclImdb_v1.tar.gz', 'IMDB Dataset.csv'),
     'sentiment140': ('sentiment140', 'trainingandtestdata.zip', 'training.1600000.processed.noemoticon.csv')} # Names under which copies circulate
 
@@ -451,7 +452,7 @@ def load_prepared(
 ) -> DatasetDict: # Its splits, labels as they were
     "Splits that `prepare` wrote"
     if not (Path(folder)/'prepared.json').is_file():
-        raise InputError(f"{folder} is not a folder of prepared data (no prepared.json): make one with `sentiment-nb prepare SOURCE --out {folder}`")
+        raise InputError(f"{folder} is not a folder of prepared data (no prepared.json): make one with `sentiment-nb prepare {folder if Path(folder).is_file() else 'SOURCE'} --out {'data/mine' if Path(folder).is_file() else folder}`")
     files = sorted(Path(folder).glob('*.parquet')) or sorted(Path(folder).glob('*.csv'))
     names = {'val': 'validation'}
     try: return DatasetDict({names.get(p.stem, p.stem): _read_parquet(p) if p.suffix=='.parquet' else load_file(p) for p in files})

@@ -6,8 +6,8 @@
 __all__ = ['FLOAT_TOLERANCE', 'AGREEMENT', 'SURE_AGREEMENT', 'SURE_MARGIN', 'ENGINES', 'has_vnni', 'pack_batches',
            'compare_logits', 'export_onnx', 'Prediction', 'Predictor', 'batched', 'predict_file']
 
-# %% ../nbs/07_inference.ipynb #0dacb54d
-import csv, json, logging, os, shutil
+# %% ../nbs/07_inference.ipynb #b22eee56
+import csv, json, logging, os, shutil, warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -17,6 +17,7 @@ import onnxruntime as ort
 from tokenizers import Tokenizer
 from .cleaning import clean_text
 from .core import InputError, ModelRecord, atomic_folder, check_sums, encode, sniff_delimiter, softmax, write_sums
+from .ensemble import combine, log_probs
 
 # %% ../nbs/07_inference.ipynb #bbb9f974
 def _quantize(path, out):
@@ -77,7 +78,7 @@ def compare_logits(
     return {'n': len(same), 'max_difference': float(np.abs(logits-reference).max()), 'agreement': float(same.mean()), 'sure': int(sure.sum()),
         'sure_agreement': float(same[sure].mean()) if sure.any() else 1.}
 
-# %% ../nbs/07_inference.ipynb #a0704d0e
+# %% ../nbs/07_inference.ipynb #fc7cb64c
 def _judge(found, int8):
     "Add to a comparison whether the engine passed"
     passed = found['agreement']>=AGREEMENT and found['sure_agreement']>=SURE_AGREEMENT if int8 else found['max_difference']<=FLOAT_TOLERANCE
@@ -90,7 +91,7 @@ def export_onnx(
 ) -> dict: # For `onnx` and `int8`: the comparison and whether it passed
     "Write `onnx/model.onnx` and, if it passes the gate, `onnx/model_int8.onnx` (needs the extra `train`)"
     record = ModelRecord.load(folder)
-    if record.kind!='transformer': raise InputError(f"{folder} holds a {record.kind} model, expected a transformer: the linear model needs no export")
+    if record.kind!='transformer': raise InputError(f"{folder} holds a {record.kind} model, expected a transformer: other models need no export")
     check_sums(folder, ['model.safetensors', 'config.json', 'tokenizer.json', 'sentiment_nb.json'])
     from sentiment_nb.training import torch_logits, torch_to_onnx
     reference = torch_logits(folder, texts)
@@ -111,7 +112,7 @@ def export_onnx(
         write_sums(tmp)
     return record.engines
 
-# %% ../nbs/07_inference.ipynb #8066d295
+# %% ../nbs/07_inference.ipynb #11f5ff4e
 @dataclass(frozen=True, slots=True)
 class Prediction:
     "What the model says of one text"
@@ -120,8 +121,9 @@ class Prediction:
     probabilities:dict[str,float] # Of each class, in the order of the model's labels
     tokens:int # Of the cleaned text, before cutting
     truncated:bool # Whether the text was longer than the model reads
+    uncertain:bool|None # Whether the prediction set at the chosen level holds not exactly one class; None if the model was not calibrated
 
-# %% ../nbs/07_inference.ipynb #517f6b25
+# %% ../nbs/07_inference.ipynb #55c99da6
 class _Onnx:
     "Tokenizer and session"
     def __init__(self, folder, record, file):
@@ -144,7 +146,20 @@ class _Linear:
         z = self.pipe.decision_function(texts)
         return np.stack([-z/2, z/2], 1) if z.ndim==1 else z, [len(t.split()) for t in texts], [False]*len(texts)
 
-ENGINES = {'int8': (_Onnx, 'onnx/model_int8.onnx'), 'onnx': (_Onnx, 'onnx/model.onnx'), 'linear': (_Linear, 'linear.skops')} # Fastest first
+class _Ensemble:
+    "A `Predictor` for each member, and the rule that joins them"
+    def __init__(self, folder, record, file):
+        check_sums(folder, ['sentiment_nb.json'])
+        names = record.settings['members']
+        check_sums(folder, [f'{file}/{n}/SHA256SUMS' for n in names])
+        self.rule,self.members = record.settings, {n: Predictor(folder/file/n) for n in names}
+        other = [n for n,p in self.members.items() if p.record.labels!=record.labels]
+        if other: raise InputError(f"{folder/file/other[0]} has other classes than {', '.join(record.labels)}: copy the model folder again, whole")
+    def __call__(self, texts):
+        probs,tokens,cut = zip(*(p._probs(texts) for p in self.members.values()))
+        return log_probs(combine(dict(zip(self.members, probs)), self.rule)), np.max(tokens, 0).tolist(), np.any(cut, 0).tolist()
+
+ENGINES = {'int8': (_Onnx, 'onnx/model_int8.onnx'), 'onnx': (_Onnx, 'onnx/model.onnx'), 'linear': (_Linear, 'linear.skops'), 'ensemble': (_Ensemble, 'members')} # Fastest first
 
 def _strings(texts):
     for i,t in enumerate(texts):
@@ -156,10 +171,13 @@ class Predictor:
     def __init__(self,
         folder:str|Path, # A model folder
         engine:str|None=None, # `int8`, `onnx` or `linear`; None takes the first of them that is there
+        level:float=.95, # How often the set of plausible classes holds the right one, 0.50 to 0.99; where the set has not one class, the answer is uncertain
     ):
         folder = Path(folder)
         self.record = ModelRecord.load(folder)
-        there = [e for e,(_,file) in ENGINES.items() if (folder/file).is_file()]
+        if not .5<=level<=.99: raise InputError(f"level is {level}, expected 0.50 to 0.99")
+        self.threshold = self.record.conformal.get(f'{level:.2f}')
+        there = ['ensemble'] if self.record.kind=='ensemble' else [e for e,(_,file) in ENGINES.items() if (folder/file).is_file()]
         lost = [e for e,d in self.record.engines.items() if d['passed'] and e not in there]
         if lost: raise InputError(f"{folder/ENGINES[lost[0]][1]} is missing: copy the model folder again, whole, or export it again")
         if not there: raise InputError(f"{folder} holds no ONNX file, which predictions need: run `sentiment-nb export {folder}` first")
@@ -172,14 +190,18 @@ class Predictor:
     def from_pretrained(cls,
         folder:str|Path, # A model folder
         engine:str|None=None, # `int8`, `onnx` or `linear`; None takes the first of them that is there
+        level:float=.95, # As above
     ) -> 'Predictor': # Ready to predict
         "Load a model folder"
-        return cls(folder, engine)
+        return cls(folder, engine, level)
 
     def _probs(self, texts):
-        logits,tokens,truncated = self._engine([clean_text(t, self.record.policy) for t in _strings(texts)])
+        texts = _strings(texts) if self.engine=='ensemble' else [clean_text(t, self.record.policy) for t in _strings(texts)] # members clean for themselves
+        logits,tokens,truncated = self._engine(texts)
         if not np.isfinite(logits).all(): raise RuntimeError("the model gave a score that is not a number")
         return softmax(logits, self.record.temperature), tokens, truncated
+
+    def _uncertain(self, p): return None if self.threshold is None else bool((p>=self.threshold).sum()!=1)
 
     def predict_proba(self,
         texts:list[str], # As they came; cleaning is done here
@@ -192,7 +214,7 @@ class Predictor:
     ) -> Prediction|list[Prediction]: # One, or as many as there are texts, in their order
         "Label, confidence and probabilities"
         if isinstance(texts, str): return self.predict([texts])[0]
-        return [Prediction(self.record.labels[p.argmax()], float(p.max()), dict(zip(self.record.labels, p.tolist())), n, cut)
+        return [Prediction(self.record.labels[p.argmax()], float(p.max()), dict(zip(self.record.labels, p.tolist())), n, cut, self._uncertain(p))
             for p,n,cut in zip(*self._probs(list(texts)))] if len(texts) else []
 
     def predict_iter(self,
@@ -210,7 +232,7 @@ def batched(
     it = iter(items)
     while part := list(islice(it, n)): yield part
 
-# %% ../nbs/07_inference.ipynb #b03b0305
+# %% ../nbs/07_inference.ipynb #3e927dd0
 def _read_rows(path, text_column, encoding):
     "(column names, name of the text column, iterator of rows) of a CSV, TSV, JSON Lines or text file"
     csv.field_size_limit(1<<30) # a review may be longer than the 131,072 characters of the default
@@ -224,7 +246,7 @@ def _read_rows(path, text_column, encoding):
     elif suffix in ('.csv','.tsv'):
         delimiter = sniff_delimiter(f.readline())
         f.seek(0)
-        rows = csv.DictReader(f, delimiter=delimiter)
+        rows = csv.DictReader(f, delimiter=delimiter, strict=True)
         names = rows.fieldnames or []
     else: raise InputError(f"{path.name} ends in {suffix!r}, expected .csv, .tsv, .jsonl or .txt: save it as one of these")
     column = text_column or next((n for n in names if n.lower()=='text'), None) or (names[0] if len(names)==1 else None)
@@ -257,17 +279,18 @@ def predict_file(
     "Predict every row of a file; all columns are kept"
     path,out = Path(path), Path(out)
     if not path.is_file(): raise InputError(f"{path} does not exist: check the path")
-    new = ['label','confidence'] + [f'prob_{n}' for n in predictor.record.labels]
-    count = 0
+    new = ['label','confidence','uncertain'] + [f'prob_{n}' for n in predictor.record.labels]
+    count = empty = 0
     def rows(found, column):
-        nonlocal count
+        nonlocal count, empty
         for part in batched(progress(found), 2048):
             for i,r in enumerate(part):
                 if not isinstance(r, dict) or not set(r)<=set(names): raise InputError(f"{path}, row {count+i+1:,}: has more fields than the header or first row, expected one for each column: mend the row")
                 if not isinstance(r.get(column), str): raise InputError(f"{path}, row {count+i+1:,}: has no text, expected one in the column {column!r}: mend the row")
             for row,p in zip(part, predictor.predict([r[column] for r in part])):
-                yield row | dict(zip(new, [p.label, round(p.confidence, 6), *(round(v, 6) for v in p.probabilities.values())]))
+                yield row | dict(zip(new, [p.label, round(p.confidence, 6), p.uncertain, *(round(v, 6) for v in p.probabilities.values())]))
             count += len(part)
+            empty += sum(not r[column].strip() for r in part)
         if not count: raise InputError(f"{path} has no rows: give a file with texts")
     try:
         names,column,found = _read_rows(path, text_column, encoding)
@@ -276,4 +299,5 @@ def predict_file(
         _write_rows(out, names + new, rows(found, column))
     except (UnicodeError, LookupError): raise InputError(f"{path} is not {encoding.removesuffix('-sig')}: name its encoding with --encoding, for instance cp1252") from None
     except (csv.Error, json.JSONDecodeError) as e: raise InputError(f"{path} cannot be read ({e}): mend it, or save it again") from None
+    if empty: warnings.warn(f"{path}: {empty:,} of {count:,} rows have no text; what the model says of them means nothing", stacklevel=2)
     return count

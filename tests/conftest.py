@@ -105,6 +105,6 @@ def tiny(tmp_path_factory):
     home = tmp_path_factory.mktemp('tiny')
     commands = ['prepare tweets --limit 4000 --out data', 'train data --model linear --out linear',
         'train data --model minilm --limit 320 --max-length 32 --epochs 1 --out model', 'export model --data data',
-        'evaluate model data --linear linear --out report', 'predict --model model --json --text']
+        'evaluate model data --baselines linear --out report', 'predict --model model --json --text']
     printed, attempts = run_many([c.split() for c in commands[:-1]] + [commands[-1].split() + ['I love it']], home, HF_HUB_OFFLINE=None)
     return SimpleNamespace(home=home, data=home/'data', linear=home/'linear', model=home/'model', report=home/'report', printed=printed, attempts=attempts)

@@ -18,7 +18,7 @@ def readme():
     parts = []
     for c in read_nb(root/'nbs'/'index.ipynb').cells:
         if re.search(r'^#\| hide', c.source, re.M): continue
-        if c.cell_type == 'markdown': parts.append(re.sub(r'\]\((\d\d_\w+\.ipynb)\)', r'](nbs/\1)', c.source))
+        if c.cell_type == 'markdown': parts.append(re.sub(r'\]\((\d\d\w*\.ipynb)\)', r'](nbs/\1)', c.source))
         else:
             if '#| echo: false' not in c.source: parts.append(f'```python\n{c.source.strip()}\n```')
             parts += [output(o) for o in c.outputs]

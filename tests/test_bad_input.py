@@ -280,7 +280,7 @@ def test_train_takes_no_pickles(refuses, tiny, workdir):
     ('{model} {data} --split exam', ["'exam'", 'train']),
     ('{model} {data} --limit 0', ['limit', '0']),
     ('{model} {data} --limit -1', ['limit', '-1']),
-    ('{model} {data} --linear nowhere', ['nowhere']),
+    ('{model} {data} --baselines nowhere', ['nowhere']),
     ('{model} {three}', ['neutral', '--classes 2']),
 ])
 def test_evaluate_refuses(args, parts, refuses, tiny, cli, workdir, tmp_path_factory):
@@ -362,6 +362,7 @@ FILES = { # name: file, its bytes, where to write, further arguments, what the l
     'result under a file': ('a.csv', b'text\nfine\n', 'a.csv/out.csv', '', ['a.csv']),
     'more fields': ('a.csv', b'text,x\nfine,1\nbad,2,3\n', 'out.csv', '', ['row 2', 'more fields']),
     'fewer fields': ('a.csv', b'x,text\n1,fine\n2\n', 'out.csv', '', ['row 2', 'no text']),
+    'quote never closed': ('a.csv', b'text\n"a\nsecond\nthird\n', 'out.csv', '', ['cannot be read']),
     'own columns': ('a.csv', b'text,label\nfine,1\n', 'out.csv', '', ["'label'", 'rename']),
     'JSON cut short': ('a.jsonl', b'{"text": "fine"}\n{"text": \n', 'out.jsonl', '', ['a.jsonl']),
     'JSON line is a list': ('a.jsonl', b'{"text": "fine"}\n["bad"]\n', 'out.jsonl', '', ['row 2']),
@@ -386,11 +387,15 @@ def test_earlier_result_survives(refuses, tiny, workdir):
 
 HOSTILE = {'1 MB': 'fine ' * 200_000, '1 MB of one word': 'a'*10**6, 'lone surrogate': 'a \ud83d b', 'NUL': 'a\0b', 'nothing': '', 'blank': ' \t ', 'signs': '<<<&#&amp;'}
 
-@pytest.mark.parametrize('text', HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize('text', [case(n, t) for n,t in HOSTILE.items() if t.strip()])
 def test_hostile_text_is_predicted(text, cli, tiny):
     "Whatever a text holds, it gets an answer"
     done = cli('predict', '--model', tiny.model, '--text', text, '--json')
     assert done.code==0 and json.loads(done.out)['label'] in ('negative', 'positive')
+
+@pytest.mark.parametrize('text', ['', ' \t '])
+def test_empty_text_is_refused(text, refuses, tiny):
+    refuses(['predict', '--model', tiny.model, '--text', text], 'empty')
 
 @pytest.mark.parametrize('text', [case(f'file with {n}', t) for n,t in HOSTILE.items()])
 def test_hostile_rows_are_predicted(text, cli, tiny, workdir):
@@ -400,7 +405,8 @@ def test_hostile_rows_are_predicted(text, cli, tiny, workdir):
     assert done.code==0 and json.loads((workdir/'out.jsonl').read_text())['text'] in (text, text.replace('\ud83d', '\ufffd'), text.replace('\ud83d', '?')), done.err
     (workdir/'a.csv').write_bytes(f'id,text\n1,"{text}"\n'.encode(errors='replace'))
     done = cli('predict', '--model', tiny.model, '--file', 'a.csv', '--out', 'out.csv')
-    assert done.code==0 and (workdir/'out.csv').read_text().startswith('id,text,label,confidence,prob_negative,prob_positive'), done.err
+    assert done.code==0 and (workdir/'out.csv').read_text().startswith('id,text,label,confidence,uncertain,prob_negative,prob_positive'), done.err
+    assert ('1 of 1 rows have no text' in done.err)==(not text.strip())
 
 def test_undecodable_argument(tiny, shell):
     "Bytes of a command line that are no text in its encoding"

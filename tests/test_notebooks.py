@@ -17,7 +17,7 @@ from nbdev.test import test_nb as run_nb
 
 run_nb.__test__ = False  # nbdev's function, not a test of ours
 root = Path(__file__).resolve().parents[1]
-chapters = sorted((root/'nbs').glob('[0-9][0-9]_*.ipynb'))
+chapters = sorted((root/'nbs').glob('[0-9][0-9]*_*.ipynb'))
 notebooks = chapters + list((root/'nbs').glob('index.ipynb'))
 modules = sorted((root/'sentiment_nb').glob('[a-z]*.py'))
 light = 'core cleaning inference api cli'.split()

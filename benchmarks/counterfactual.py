@@ -1,0 +1,78 @@
+"""Do models judge a review and its minimal rewrite with the opposite label both right? And does training on such pairs help?
+
+Data: counterfactually augmented IMDb (Kaushik et al. 2020, arXiv:1909.12434), a folder with `train_paired.tsv`, `dev_paired.tsv` and `test_paired.tsv`, named by --pairs. The originals come
+from IMDb's training half, so a model that is judged here must not have seen them: `originals` writes them to a file for `sentiment-nb prepare imdb --exclude`.
+
+    python benchmarks/counterfactual.py originals --pairs FOLDER                 # writes data/cad/originals.csv
+    sentiment-nb prepare imdb --out data/imdb-nocad --exclude data/cad/originals.csv --val-size .05
+    sentiment-nb train data/imdb-nocad --model linear --out models/imdb-nocad-linear
+    python benchmarks/counterfactual.py mix --pairs FOLDER --data data/imdb-nocad # writes data/cad/mix.csv: the training pairs and as many reviews of IMDb's again
+    sentiment-nb prepare data/cad/mix.csv --out data/cad-mix --test-size 0
+    sentiment-nb train data/cad-mix --model models/imdb-256 --out models/imdb-pairs --epochs 1 --learning-rate 3e-5 --max-length 256 --truncation head+tail
+    python benchmarks/counterfactual.py judge --pairs FOLDER --models models/imdb-nocad-linear models/imdb-256 models/imdb-pairs
+"""
+import argparse, sys
+from pathlib import Path
+import numpy as np
+import pandas as pd
+from common import print_table, save
+from sentiment_nb.behaviour import load_pairs, pair_consistency
+from sentiment_nb.cleaning import copy_key
+from sentiment_nb.data import load_prepared, load_source
+from sentiment_nb.inference import Predictor
+
+NAMES = ['negative','positive']
+
+def originals(args):
+    "Reviews of IMDb's training half that stand in a pair, letter by letter or by their first 80 cleaned characters"
+    train = load_source('imdb')['train']
+    keys = [copy_key(t) for t in train['text'][:]]
+    whole,start,rows = {k: i for i,k in enumerate(keys)}, {k[:80]: i for i,k in enumerate(keys)}, set()
+    for split in ('train','dev','test'):
+        for _,pair in load_pairs(Path(args.pairs)/f'{split}_paired.tsv').groupby('pair'):
+            forms = [copy_key(t) for t in pair.text]
+            found = {whole[f] for f in forms if f in whole} or {start[f[:80]] for f in forms if f[:80] in start}
+            if not found: sys.exit(f"pair {pair.index[0]} of {split} has no original in IMDb's training half")
+            rows |= found
+    found = train.select(sorted(rows)).to_pandas()
+    write(found.assign(label=np.array(NAMES)[found.label]), 'data/cad/originals.csv')
+
+def mix(args):
+    "The training pairs, and as many reviews of IMDb that stand in no pair, so that nothing is forgotten"
+    pairs = load_pairs(Path(args.pairs)/'train_paired.tsv')
+    rest = load_prepared(args.data)['train'].shuffle(seed=args.seed).select(range(args.reviews)).to_pandas()
+    write(pd.concat([pairs, rest.assign(label=np.array(NAMES)[rest.label])]), 'data/cad/mix.csv')
+
+def write(rows, path):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    rows[['text','label']].to_csv(path, index=False)
+    print(f'{len(rows):,} texts written to {path}')
+
+def judge(args):
+    "Accuracy on originals, on rewrites, and pairs with both right"
+    pairs = load_pairs(Path(args.pairs)/f'{args.split}_paired.tsv')
+    original = {copy_key(t) for t in load_source('data/cad/originals.csv')['train']['text'][:]}
+    is_original = np.array([copy_key(t) in original for t in pairs.text])
+    rows = []
+    for folder in args.models:
+        predictor = Predictor(folder)
+        probs,y = predictor.predict_proba(list(pairs.text)), (pairs.label==NAMES[1]).to_numpy().astype(int)
+        right,c = probs.argmax(1)==y, pair_consistency(probs, y, pairs['pair'].to_numpy())
+        rows.append(dict(model=predictor.name, engine=predictor.engine, pairs=c['n_pairs'], consistency=f"{c['value']:.4f} [{c['low']:.3f}, {c['high']:.3f}]",
+            accuracy=round(float(right.mean()), 4), on_originals=round(float(right[is_original].mean()), 4), on_rewrites=round(float(right[~is_original].mean()), 4), **{'exact': c}))
+    print_table([{k: v for k,v in r.items() if k!='exact'} for r in rows], f'{args.split} pairs; consistency: both texts of a pair right [95 % interval]')
+    save('counterfactual', args, 'onnxruntime', dict(rows=rows))
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('step', choices=['originals','mix','judge'])
+    p.add_argument('--pairs', required=True, help='folder with the three files')
+    p.add_argument('--data', default='data/imdb-nocad', help='prepared reviews for `mix`')
+    p.add_argument('--reviews', type=int, default=3414, help='of IMDb, for `mix`')
+    p.add_argument('--models', nargs='+', default=[], help='model folders for `judge`')
+    p.add_argument('--split', default='test', choices=['train','dev','test'])
+    p.add_argument('--seed', type=int, default=42)
+    args = p.parse_args()
+    {'originals': originals, 'mix': mix, 'judge': judge}[args.step](args)
+
+if __name__=='__main__': main()
