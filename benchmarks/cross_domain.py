@@ -11,17 +11,17 @@ import argparse
 from pathlib import Path
 import numpy as np
 from common import print_table, save
+from sentiment_nb.cli import _label_indices, _predict_all
 from sentiment_nb.data import load_prepared
 from sentiment_nb.evaluation import metric_intervals
-from sentiment_nb.inference import Predictor, batched
+from sentiment_nb.inference import Predictor
 
 def judge(folder, data, limit, seed):
     "Accuracy and macro F1 of one model on one test split"
     predictor,test = Predictor(folder), load_prepared(data)['test'].shuffle(seed=seed)
     test = test.select(range(min(limit, len(test))))
-    probs = np.concatenate([predictor.predict_proba(part) for part in batched(test['text'][:], 1024)])
-    names = test.features['label'].names
-    y = np.array([predictor.record.labels.index(names[i]) for i in test['label'][:]])
+    names = predictor.record.labels
+    y,probs = np.array(_label_indices(test, names)), _predict_all(predictor, test['text'][:])
     m = metric_intervals(y, probs.argmax(1), len(names))
     return {'n': len(y)} | {k: m[k] for k in ('accuracy','macro_f1')}
 

@@ -174,7 +174,7 @@ def evaluate(
 def _about(record):
     "What the report says of the model: metadata for the hub, and lines for a reader"
     tokens = {} if record.kind in ('linear','ensemble') else {'reads': f'{record.max_length} tokens of each text ({record.truncation})'}
-    return ({'library_name': {'linear': 'sklearn', 'transformer': 'transformers'}.get(record.kind, 'onnx')},
+    return ({'library_name': record.library},
         {'kind': record.kind, 'trained from': record.base, 'training data': record.data.get('source', 'unknown'), 'cleaning': f'`{record.policy}`', **tokens, 'temperature': f'{record.temperature:.2f}', 'seed': str(record.seed)})
 
 def _trained_on(record, data):
@@ -185,11 +185,9 @@ def _trained_on(record, data):
 
 def _write_card(folder, text):
     "The report as the model's card, where the folder may be written to"
-    from sentiment_nb.core import write_sums
+    from sentiment_nb.core import write_sums, write_text
     if not os.access(folder, os.W_OK): return
-    aside = folder/'.README.md.partial'
-    aside.write_text(text, encoding='utf-8')
-    aside.replace(folder/'README.md')
+    write_text(folder/'README.md', text)
     write_sums(folder)
 
 def _without_copies(probs, y, names, copied):

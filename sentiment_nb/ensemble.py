@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 import numpy as np
 from .cleaning import clean_text
-from .core import InputError, ModelRecord, atomic_folder, check_sums, sha256_file, softmax, write_sums
+from .core import InputError, ModelRecord, atomic_folder, check_sums, linear_logits, sha256_file, softmax, write_sums
 
 # %% ../nbs/06_ensemble.ipynb #ffd31f2b
 def refit_probs(
@@ -23,7 +23,7 @@ def refit_probs(
     texts:list[str], # Texts that the refitted model knows and its twin does not
 ) -> np.ndarray: # Probabilities, (n_texts, n_classes)
     "What a linear model says of validation texts when it is fitted on training rows alone"
-    from sentiment_nb.training import fit_linear, linear_logits
+    from sentiment_nb.training import fit_linear
     clean = lambda found: [clean_text(t, record.policy) for t in found]
     twin = fit_linear(clean(train['text'][:]), np.array(train['label'][:]), record.settings['weighting'], record.settings['C'])
     return softmax(linear_logits(twin, clean(texts)), record.temperature)

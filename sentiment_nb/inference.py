@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime as ort
 from tokenizers import Tokenizer
 from .cleaning import clean_text
-from .core import InputError, ModelRecord, atomic_folder, check_sums, encode, sniff_delimiter, softmax, write_sums
+from .core import InputError, ModelRecord, atomic_folder, check_sums, encode, linear_logits, sniff_delimiter, softmax, write_sums
 from .ensemble import combine, log_probs
 
 # %% ../nbs/07_inference.ipynb #bbb9f974
@@ -143,8 +143,7 @@ class _Linear:
         except ModuleNotFoundError: raise InputError(f'{folder} holds a linear model, which needs scikit-learn: pip install "sentiment_nb[train]"') from None
         self.pipe = skops.io.load(folder/file, trusted=[])
     def __call__(self, texts):
-        z = self.pipe.decision_function(texts)
-        return np.stack([-z/2, z/2], 1) if z.ndim==1 else z, [len(t.split()) for t in texts], [False]*len(texts)
+        return linear_logits(self.pipe, texts), [len(t.split()) for t in texts], [False]*len(texts)
 
 class _Ensemble:
     "A `Predictor` for each member, and the rule that joins them"

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TOKEN', 'LINEAR_CS', 'CARD', 'MINILM_SHA256', 'HUB_IDS', 'LEARNING_RATES', 'OFFLINE', 'linear_weighting', 'nb_ratio',
-           'fit_linear', 'score', 'fit_temperature', 'fit_conformal', 'linear_logits', 'choose_linear', 'train_linear',
-           'find_encoder', 'tokenize', 'take_subset', 'Progress', 'SaveTenths', 'freeze', 'train_transformer',
-           'torch_logits', 'torch_to_onnx', 'train_frozen', 'train_model', 'train_quickstart', 'quickstart_folder']
+           'fit_linear', 'score', 'fit_temperature', 'fit_conformal', 'choose_linear', 'train_linear', 'find_encoder',
+           'tokenize', 'take_subset', 'Progress', 'SaveTenths', 'freeze', 'train_transformer', 'torch_logits',
+           'torch_to_onnx', 'train_frozen', 'train_model', 'train_quickstart', 'quickstart_folder']
 
 # %% ../nbs/04_training.ipynb #d703fb07
 import inspect, json, re, shutil, sys, time, warnings
@@ -37,7 +37,7 @@ from transformers import (AutoConfig, AutoModel, AutoModelForSequenceClassificat
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import get_last_checkpoint
 from .cleaning import clean_text, prepare
-from .core import InputError, ModelRecord, atomic_folder, cache_dir, check_hub, check_sums, encode, softmax, write_json, write_sums
+from .core import InputError, ModelRecord, atomic_folder, cache_dir, check_hub, check_sums, encode, linear_logits, softmax, write_json, write_sums
 from .data import load_prepared, wheel_folder
 
 # %% ../nbs/04_training.ipynb #40e9f0a7
@@ -123,7 +123,7 @@ def _finish(folder, record, name, rows):
     record.versions = {p: version(p) for p in ('sentiment_nb','torch','transformers','tokenizers','scikit-learn','numpy')}
     record.save(folder)
     d = record.__dict__ | record.metrics['validation'] | dict(labels=', '.join(record.labels), name=name, rows=f'{rows:,}', version=version('sentiment_nb'),
-        source=record.data['source'], library={'linear': 'sklearn', 'frozen': 'onnx'}.get(record.kind, 'transformers'))
+        source=record.data['source'], library=record.library)
     (folder/'README.md').write_text(CARD.format(**d), encoding='utf-8')
     write_sums(folder)
 
@@ -172,13 +172,9 @@ def _splits(data):
     if lost: raise InputError(f"{data} has no {' and '.join(sorted(lost))} split: prepare it again with a share for validation")
     return splits
 
-def linear_logits(
-    model, # A fitted scikit-learn classifier or pipeline
-    X, # What its `decision_function` takes
-) -> np.ndarray: # Scores whose softmax are probabilities, (n_texts, n_classes)
-    "The scores of a logistic regression in the shape of a network's"
-    z = model.decision_function(X)
-    return np.stack([-z/2, z/2], 1) if z.ndim==1 else z
+def _best(logits, labels):
+    "The setting whose validation logits have the best macro F1"
+    return max(logits, key=lambda C: score(labels, logits[C])['macro_f1'])
 
 def choose_linear(
     train:tuple[list[str],np.ndarray], # Cleaned texts and labels to fit on
@@ -189,7 +185,7 @@ def choose_linear(
     vec = _vectorizer(weighting)
     X,V = vec.fit_transform(train[0]), vec.transform(val[0])
     found = {C: linear_logits(_fit_head(X, np.asarray(train[1]), weighting, C, n), V) for C in LINEAR_CS[weighting]}
-    C = max(found, key=lambda C: score(val[1], found[C])['macro_f1'])
+    C = _best(found, val[1])
     return weighting, C, found[C]
 
 def train_linear(
@@ -491,12 +487,13 @@ def train_frozen(
         with _quiet(): net = AutoModel.from_pretrained(encoder, attn_implementation='eager', use_safetensors=True).eval()
         sets = {'train': take_subset(splits['train'], limit, seed=seed), 'validation': splits['validation']}
         X,y = ({s: f(d) for s,d in sets.items()} for f in (lambda d: _forward(_Pooled(net), tokenizer, tokenize(d, tokenizer, record)['input_ids'][:]), lambda d: np.array(d['label'][:])))
-        fits = [LogisticRegression(C=C, max_iter=1000).fit(X['train'], y['train']) for C in (1, 10, 100)]
-        best = max(fits, key=lambda f: score(y['validation'], f.predict_proba(X['validation']))['macro_f1'])
-        record.settings['C'],record.metrics = best.C, {'validation': score(y['validation'], best.predict_proba(X['validation']))}
-        _calibrate(record, linear_logits(best, X['validation']), y['validation'])
+        fits = {C: LogisticRegression(C=C, max_iter=1000).fit(X['train'], y['train']) for C in (1, 10, 100)}
+        logits = {C: linear_logits(f, X['validation']) for C,f in fits.items()}
+        C = _best(logits, y['validation'])
+        record.settings['C'],record.metrics = C, {'validation': score(y['validation'], logits[C])}
+        _calibrate(record, logits[C], y['validation'])
         (tmp/'onnx').mkdir()
-        _to_onnx(_Pooled(net, _torch_head(best)), tmp/'onnx'/'model.onnx')
+        _to_onnx(_Pooled(net, _torch_head(fits[C])), tmp/'onnx'/'model.onnx')
         tokenizer.save_pretrained(tmp)
         _finish(tmp, record, Path(out).name, len(y['train']))
     return Path(out)
