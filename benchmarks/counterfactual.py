@@ -6,8 +6,8 @@ from IMDb's training half, so a model that is judged here must not have seen the
     python benchmarks/counterfactual.py originals --pairs FOLDER                 # writes data/cad/originals.csv
     sentiment-nb prepare imdb --out data/imdb-nocad --exclude data/cad/originals.csv --val-size .05
     sentiment-nb train data/imdb-nocad --model linear --out models/imdb-nocad-linear
-    python benchmarks/counterfactual.py mix --pairs FOLDER --data data/imdb-nocad # writes data/cad/mix.csv: the training pairs and as many reviews of IMDb's again
-    sentiment-nb prepare data/cad/mix.csv --out data/cad-mix --test-size 0
+    python benchmarks/counterfactual.py mix --pairs FOLDER --data data/imdb-nocad # writes data/cad/mix: the training pairs and as many training reviews; for validation the dev pairs and the validation reviews
+    sentiment-nb prepare data/cad/mix --out data/cad-mix --test-size 0
     sentiment-nb train data/cad-mix --model models/imdb-256 --out models/imdb-pairs --epochs 1 --learning-rate 3e-5 --max-length 256 --truncation head+tail
     python benchmarks/counterfactual.py judge --pairs FOLDER --models models/imdb-nocad-linear models/imdb-256 models/imdb-pairs
 """
@@ -15,10 +15,11 @@ import argparse, sys
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from common import print_table, save
-from sentiment_nb.behaviour import load_pairs, pair_consistency
+from common import print_table, save, say
+from sentiment_nb.behaviour import ask_model, load_pairs, pair_consistency
 from sentiment_nb.cleaning import copy_key
 from sentiment_nb.data import load_prepared, load_source
+from sentiment_nb.evaluation import mcnemar
 from sentiment_nb.inference import Predictor
 
 NAMES = ['negative','positive']
@@ -38,10 +39,20 @@ def originals(args):
     write(found.assign(label=np.array(NAMES)[found.label]), 'data/cad/originals.csv')
 
 def mix(args):
-    "The training pairs, and as many reviews of IMDb that stand in no pair, so that nothing is forgotten"
-    pairs = load_pairs(Path(args.pairs)/'train_paired.tsv')
-    rest = load_prepared(args.data)['train'].shuffle(seed=args.seed).select(range(args.reviews)).to_pandas()
-    write(pd.concat([pairs, rest.assign(label=np.array(NAMES)[rest.label])]), 'data/cad/mix.csv')
+    "The training pairs, and as many reviews of IMDb that stand in no pair, so that nothing is forgotten; for validation the dev pairs, and reviews that no model was trained on"
+    splits = load_prepared(args.data)
+    for name,split,part in (('train','train','train'), ('val','validation','dev')):
+        pairs,rest = load_pairs(Path(args.pairs)/f'{part}_paired.tsv'), splits[split].shuffle(seed=args.seed)
+        rest = rest.select(range(min(len(pairs), len(rest)) if split=='train' else len(rest))).to_pandas()
+        write(pd.concat([pairs, rest.assign(label=np.array(NAMES)[rest.label])]), f'data/cad/mix/{name}.csv')
+    Path('data/cad/mix/prepared.json').write_text('{}') # a folder of splits, which `prepare` takes as they are
+
+def difference(a, b, seed, n_boot=2000):
+    "Share of pairs that are right, first minus second, with a paired bootstrap interval over pairs"
+    d = a - b
+    draws = np.random.default_rng(seed).choice(d, (n_boot, len(d))).mean(1)
+    low,high = np.percentile(draws, [2.5, 97.5])
+    return dict(value=float(d.mean()), low=float(low), high=float(high))
 
 def write(rows, path):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -53,14 +64,23 @@ def judge(args):
     pairs = load_pairs(Path(args.pairs)/f'{args.split}_paired.tsv')
     original = {copy_key(t) for t in load_source('data/cad/originals.csv')['train']['text'][:]}
     is_original = np.array([copy_key(t) in original for t in pairs.text])
-    rows = []
+    rows,both = [], []
     for folder in args.models:
         predictor = Predictor(folder)
-        probs,y = predictor.predict_proba(list(pairs.text)), (pairs.label==NAMES[1]).to_numpy().astype(int)
+        probs,y = ask_model(predictor.predict_proba, NAMES, list(pairs.text)), (pairs.label==NAMES[1]).to_numpy().astype(int)
+        if predictor.record.labels!=NAMES: sys.exit(f"{folder} has the classes {', '.join(predictor.record.labels)}, expected {', '.join(NAMES)}")
         right,c = probs.argmax(1)==y, pair_consistency(probs, y, pairs['pair'].to_numpy())
         rows.append(dict(model=predictor.name, engine=predictor.engine, pairs=c['n_pairs'], consistency=f"{c['value']:.4f} [{c['low']:.3f}, {c['high']:.3f}]",
             accuracy=round(float(right.mean()), 4), on_originals=round(float(right[is_original].mean()), 4), on_rewrites=round(float(right[~is_original].mean()), 4), **{'exact': c}))
-    print_table([{k: v for k,v in r.items() if k!='exact'} for r in rows], f'{args.split} pairs; consistency: both texts of a pair right [95 % interval]')
+        both.append(pd.Series(right).groupby(pairs['pair'].to_numpy()).all().to_numpy().astype(int))
+    first = next((i for i,r in enumerate(rows) if r['engine']!='linear'), 0) # all are compared with the first transformer
+    for r,b in zip(rows, both):
+        ones = np.ones_like(b)
+        r['against'] = dict(mcnemar=mcnemar(ones, b, both[first], r['model'], rows[first]['model']), difference=difference(b, both[first], args.seed))
+    print_table([{k: v for k,v in r.items() if k not in ('exact','against')} for r in rows], f'{args.split} pairs; consistency: both texts of a pair right [95 % interval]')
+    for r in rows:
+        d = r['against']['difference']
+        if r is not rows[first]: say(f"{r['model']} minus {rows[first]['model']}: {100*d['value']:+.1f} points [{100*d['low']:+.1f}, {100*d['high']:+.1f}], McNemar p = {r['against']['mcnemar']['p']:.2g}")
     save('counterfactual', args, 'onnxruntime', dict(rows=rows))
 
 def main():
@@ -68,7 +88,6 @@ def main():
     p.add_argument('step', choices=['originals','mix','judge'])
     p.add_argument('--pairs', required=True, help='folder with the three files')
     p.add_argument('--data', default='data/imdb-nocad', help='prepared reviews for `mix`')
-    p.add_argument('--reviews', type=int, default=3414, help='of IMDb, for `mix`')
     p.add_argument('--models', nargs='+', default=[], help='model folders for `judge`')
     p.add_argument('--split', default='test', choices=['train','dev','test'])
     p.add_argument('--seed', type=int, default=42)

@@ -318,13 +318,16 @@ def ask_model(
     probs,_ = check_probs(predict_proba(asked), np.arange(len(asked))%len(names), names, asked, what='predict_proba')
     return probs[[row[t] for t in texts]]
 
-# %% ../nbs/05b_behaviour.ipynb #14b63f58
+# %% ../nbs/05b_behaviour.ipynb #1f88bc82
 JUDGES = {'MFT': judge_mft, 'INV': judge_inv, 'DIR': judge_dir}
 
 def _check_suite(suite):
     "Refuse a table that no judge can read"
     if lost := [c for c in COLUMNS if c not in suite]: raise InputError(f"the suite has no column {', '.join(lost)}, expected {', '.join(COLUMNS)}")
     if odd := sorted(set(suite.kind) - set(JUDGES)): raise InputError(f"the suite has the kind {', '.join(map(str, odd))}, expected {', '.join(JUDGES)}")
+    form = {'MFT': r'(?:negative|neutral|positive)(?: or (?:negative|neutral|positive))*', 'INV': 'same', 'DIR': 'not (?:less|more) (?:negative|positive)'}
+    odd = [(k, e) for k,e in zip(suite.kind, suite.expect) if not re.fullmatch(form[k], str(e))]
+    if odd: raise InputError(f"the suite expects {odd[0][1]!r} of a case of kind {odd[0][0]}, which no judge understands: expected for instance 'negative or neutral' (MFT), 'same' (INV), 'not less positive' (DIR)")
     size = suite.groupby('case').text.transform('size')
     if (wrong := (size>1)==(suite.kind=='MFT')).any(): raise InputError(f"case {suite.case[wrong].iloc[0]} has {size[wrong].iloc[0]} texts, expected one for MFT and at least two for INV and DIR")
 
@@ -488,7 +491,7 @@ def make_pairs() -> pd.DataFrame: # domain, text, label, pair; two rows for each
             for text,label in zip(texts, ('negative','positive'))]
     return pd.DataFrame(rows, columns=['domain','text','label','pair'])
 
-# %% ../nbs/05b_behaviour.ipynb #03845ac2
+# %% ../nbs/05b_behaviour.ipynb #e7bc73cd
 def _pair_rows(pair_ids, labels):
     "Rows of each pair, (n_pairs, 2), or one line about what is wrong"
     ids,at,size = np.unique(np.asarray(pair_ids), return_inverse=True, return_counts=True)
@@ -505,6 +508,7 @@ def pair_consistency(
     pair_ids:np.ndarray, # Texts with the same value form a pair, (n_texts,)
 ) -> dict: # `value`, `low`, `high`; `n_pairs`; `accuracy` with its interval; `same_answer`: share of pairs with one label for both
     "Share of pairs with both texts right, with its 95 % interval (contrast sets: Gardner et al. 2020, arXiv:2004.02709)"
+    if not np.isfinite(probs).all(): raise InputError("some probabilities are NaN or infinite: look at the model that made them")
     preds,labels = np.asarray(probs).argmax(-1), np.asarray(labels)
     if not len(preds)==len(labels)==len(pair_ids): raise InputError(f"{len(preds)} rows came with {len(labels)} labels and {len(pair_ids)} pair ids: give one of each for each text")
     rows = _pair_rows(pair_ids, labels)

@@ -197,11 +197,16 @@ def split_rows(
     train,val = cut(rest, round(sizes[0]*len(rows)))
     return {'train': train, 'validation': val, 'test': test}
 
-# %% ../nbs/03_cleaning.ipynb #6aac1c68
+# %% ../nbs/03_cleaning.ipynb #0d715999
 def _check_classes(label, names, source):
     if len(set(label))<2:
         only = names[label[0]] if label else 'no'
         raise InputError(f"{source} has {only} texts only, expected at least two classes: a model could learn nothing from it")
+
+def _check_splits(rows, label, names, by):
+    for split,r in rows.items():
+        lost = set(label) - set(label[r])
+        if len(r) and lost: raise InputError(f"split by {by}, {split} holds no {' and no '.join(names[i] for i in sorted(lost))} text, so nothing could be measured on it: split by label, or give it a larger share")
 
 def _check_settings(choices, limit, sizes, seed):
     for name,(value,allowed) in choices.items():
@@ -267,8 +272,10 @@ def prepare(
         train = kept['train'].select(keep)
         label = np.array(train['label'][:])
         _check_classes(label.tolist(), names, source)
-        if np.bincount(label).min()*min(s for s in sizes if s)<1: raise InputError(f"{source} has {len(label)} texts, {np.bincount(label).min()} of the rarest class, too few for each split to hold one: give more texts, or a larger share")
-        rows = split_rows(label, (sizes[0], 0 if 'test' in kept else sizes[1]), by, _split_values(train, by, source), seed)
+        sizes = [0 if s in kept else n for s,n in zip(('validation','test'), sizes)]
+        if np.bincount(label).min()*min([s for s in sizes if s], default=1)<1: raise InputError(f"{source} has {len(label)} texts, {np.bincount(label).min()} of the rarest class, too few for each split to hold one: give more texts, or a larger share")
+        rows = split_rows(label, sizes, by, _split_values(train, by, source), seed)
+        _check_splits(rows, label, names, by)
         splits = {s: (train.select(r), [keys['train'][i] for i in keep[r]]) for s,r in rows.items() if len(r)} | {s: (d, keys[s]) for s,d in kept.items() if s!='train'}
         seen = set(keys['train'])
         also = {s: [k in seen for k in keys[s]] for s in kept if s!='train'}

@@ -115,7 +115,7 @@ def export(
     for name,e in export_onnx(find_model(model), _parity_texts(data), int8).items():
         print(f"{name:<5}{'passed' if e['passed'] else 'REFUSED and left out, predictions use the other file'}: labels agree on {e['agreement']:.2%} of {e['n']:,} texts, and on {e['sure_agreement']:.2%} of {e['sure']:,} sure ones; largest difference of a logit {e['max_difference']:.4f}")
 
-# %% ../nbs/10_cli.ipynb #057c4a5b
+# %% ../nbs/10_cli.ipynb #00005063
 def _label_indices(ds, labels):
     "Class indices of a split in the order of the model's labels"
     names = ds.features['label'].names
@@ -124,16 +124,42 @@ def _label_indices(ds, labels):
     if unknown: raise InputError(f"the data holds texts labelled {', '.join(unknown)}, the model knows {', '.join(labels)}: prepare the data with --classes {len(labels)}")
     return [labels.index(n) for n in y]
 
-def _baselines(data, folders, labels, fit):
-    "Predictors to compare with, by kind or else by name; with `fit`, a linear model is fitted on the training rows where none is given"
+def _stored(folder, texts, labels):
+    "Name, kind and probabilities that an earlier `evaluate` wrote for the same texts"
+    import pandas as pd
+    known,table = json.loads((Path(folder)/'metrics.json').read_text(encoding='utf-8')), pd.read_csv(Path(folder)/'predictions.csv', keep_default_na=False)
+    if table.text.tolist()!=list(texts) or known['labels']!=labels: raise InputError(f"{folder} is a report on other texts or classes: give the model's folder instead")
+    return known['model'], known.get('kind'), table[[f'prob_{n}' for n in labels]].to_numpy()
+
+def _asked(predictor, texts, labels):
+    "Name, kind and probabilities of a model"
+    if predictor.record.labels!=labels: raise InputError(f"{predictor.name} knows other classes than {', '.join(labels)}: compare models of the same classes")
+    return predictor.name, predictor.record.kind, _predict_all(predictor, texts)
+
+def _baselines(data, folders, split, texts, labels, fit):
+    "Probabilities to compare with, by kind or else by name; with `fit`, a linear model is fitted on the training rows where none is given"
     from tempfile import TemporaryDirectory
     from sentiment_nb.training import train_linear
-    found = [Predictor(f) for f in folders or []]
-    if fit and not any(p.record.kind=='linear' for p in found):
-        with TemporaryDirectory() as d: found.append(Predictor(train_linear(data, f'{d}/linear')))
-    other = [p.name for p in found if p.record.labels!=labels]
-    if other: raise InputError(f"{', '.join(other)} knows other classes than {', '.join(labels)}: compare models of the same classes")
-    return {p.record.kind if p.record.kind in ('linear','frozen') else p.name: p for p in found}
+    reports = [f for f in folders or [] if (Path(f)/'predictions.csv').is_file()]
+    models = [Predictor(f) for f in folders or [] if f not in reports]
+    _warn_seen(models, data, split)
+    found = [_stored(f, texts, labels) for f in reports] + [_asked(p, texts, labels) for p in models]
+    if fit and all(kind!='linear' for _,kind,_ in found):
+        with TemporaryDirectory() as d: found.append(_asked(Predictor(train_linear(data, f'{d}/linear')), texts, labels))
+    kinds = [kind for _,kind,_ in found]
+    names = [kind if kind in ('linear','frozen') and kinds.count(kind)==1 else name for name,kind,_ in found]
+    twice = [n for n in names if names.count(n)>1 or n in ('majority','vader')]
+    if twice: raise InputError(f"two baselines would be called {twice[0]}: rename a folder")
+    return {n: p for n,(_,_,p) in zip(names, found)}
+
+def _warn_seen(predictors, data, split):
+    "Warn of models whose training or validation texts are those to be judged"
+    from sentiment_nb.ensemble import _hash
+    from sentiment_nb.training import _data_record
+    mine = _hash(_data_record(data)['sha256'], split)
+    for p in predictors:
+        for part in ('train','validation'):
+            if mine and mine==_hash(p.record.data.get('sha256', {}), part): warnings.warn(f"{p.name} had these texts for its {'training: the score is of its memory' if part=='train' else 'choices: the score is a little too good'}", stacklevel=2)
 
 def evaluate(
     model:str, # Model folder
@@ -141,14 +167,15 @@ def evaluate(
     out:str|None=None, # Report folder to write; reports/NAME by default
     split:str='test', # Which split to evaluate on
     limit:int|None=None, # Evaluate on this many texts, drawn at random
-    baselines:list[str]|None=None, # Model folders to compare with, beside majority and VADER; a linear model is fitted if none is among them
+    baselines:list[str]|None=None, # Model folders, or reports on the same texts, to compare with, beside majority and VADER; a linear model is fitted if none is among them
     spreadsheet:bool=False, # In the CSV files, escape texts that a spreadsheet would run as a formula
     json:bool=False, # Print the metrics as JSON and nothing else
 ):
     "Scores with intervals beside the baselines', and a report folder"
     import numpy as np
     from sentiment_nb.data import load_prepared
-    from sentiment_nb.evaluation import evaluate as evaluate_probs, find_words, format_card, format_report, majority_probs, write_report
+    from sentiment_nb.training import _data_record
+    from sentiment_nb.evaluation import conformal_summary, evaluate as evaluate_probs, find_words, format_card, format_report, majority_probs, write_report
     predictor,splits = Predictor(find_model(model)), load_prepared(data)
     if limit is not None and limit<1: raise InputError(f"limit is {limit}, expected at least 1 text")
     if split not in splits: raise InputError(f"{data} has no split {split!r}, only {', '.join(splits)}")
@@ -157,12 +184,16 @@ def evaluate(
     y,train_y = np.array(_label_indices(ds, names)), np.array(_label_indices(splits['train'], names))
     probs = _predict_all(predictor, texts)
     base = {'majority': majority_probs(train_y, len(y), len(names))}
-    if predictor.record.kind=='linear': base['linear'] = probs
-    base |= {name: _predict_all(p, texts) for name,p in _baselines(data, baselines, names, 'linear' not in base).items()}
-    extra = {c: ds[c][:] for c in ('source','user') if c in ds.column_names}
+    _warn_seen([predictor], data, split)
+    base |= _baselines(data, baselines, split, texts, names, predictor.record.kind!='linear')
+    extra = {'source': ds['source'][:]} if 'source' in ds.column_names else {}
     metrics = evaluate_probs(probs, y, names, texts, base, predictor.name, extra=extra, vocabulary=find_words(splits['train']['text'][:]))
-    metrics |= {'engine': predictor.engine, 'data': str(data), 'split': split}
-    if 'in_train' in ds.column_names: metrics['without_copies'] = _without_copies(probs, y, names, np.array(ds['in_train'][:]))
+    metrics |= {'kind': predictor.record.kind, 'engine': predictor.engine, 'data': str(data), 'split': split, 'source': Path(_data_record(data)['source']).name}
+    new = ~np.array(ds['in_train'][:]) if 'in_train' in ds.column_names else np.ones(len(y), bool)
+    if not new.all() and len(set(y[new]))==len(names): metrics['without_copies'] = _without_copies(probs[new], y[new], names)
+    if predictor.record.conformal:
+        sets = conformal_summary(probs, y, predictor.record.conformal).loc[['0.90','0.95','0.99']].astype(object)
+        metrics['conformal'] = sets.where(sets.notna(), None).to_dict('index')
     card,about = _about(predictor.record)
     folder = write_report(out or f'reports/{predictor.name}', metrics, probs, y, names, texts, card, about, spreadsheet)
     if not limit and split=='test' and _trained_on(predictor.record, data): _write_card(find_model(model), format_card(metrics, card, about, figures=False))
@@ -175,7 +206,7 @@ def _about(record):
     "What the report says of the model: metadata for the hub, and lines for a reader"
     tokens = {} if record.kind in ('linear','ensemble') else {'reads': f'{record.max_length} tokens of each text ({record.truncation})'}
     return ({'library_name': record.library},
-        {'kind': record.kind, 'trained from': record.base, 'training data': record.data.get('source', 'unknown'), 'cleaning': f'`{record.policy}`', **tokens, 'temperature': f'{record.temperature:.2f}', 'seed': str(record.seed)})
+        {'kind': record.kind, 'trained from': record.base, 'training data': record.data.get('source', 'unknown'), 'cleaning': f'`{record.policy}`', **tokens, 'temperature': f'{record.temperature:.2f}', 'bend': f'{record.bend:.2f}', 'seed': str(record.seed)})
 
 def _trained_on(record, data):
     "Whether a folder of prepared data is the one that the model was trained on"
@@ -190,11 +221,11 @@ def _write_card(folder, text):
     write_text(folder/'README.md', text)
     write_sums(folder)
 
-def _without_copies(probs, y, names, copied):
+def _without_copies(probs, y, names):
     "Accuracy and macro F1 on the texts that do not stand in the training split as well"
     from sentiment_nb.evaluation import metric_intervals
-    m = metric_intervals(y[~copied], probs[~copied].argmax(1), len(names))
-    return {'n': int((~copied).sum())} | {k: m[k] for k in ('accuracy','macro_f1')}
+    m = metric_intervals(y, probs.argmax(1), len(names))
+    return {'n': len(y)} | {k: m[k] for k in ('accuracy','macro_f1')}
 
 def _predict_all(predictor, texts):
     "Probabilities with a bar"

@@ -6,10 +6,10 @@
 __all__ = ['FORMAT', 'InputError', 'softmax', 'linear_logits', 'write_text', 'sha256_file', 'write_sums', 'check_sums',
            'write_json', 'atomic_folder', 'ModelRecord', 'encode', 'sniff_delimiter', 'cache_dir', 'check_hub']
 
-# %% ../nbs/00_core.ipynb #53a34fa6
+# %% ../nbs/00_core.ipynb #86770135
 import hashlib, json, os, re, shutil
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -21,15 +21,17 @@ from platformdirs import user_cache_path
 class InputError(ValueError):
     "Something the user can mend: says what came, what was expected and what to do"
 
-# %% ../nbs/00_core.ipynb #b91fe130
+# %% ../nbs/00_core.ipynb #3e50184f
 def softmax(
     logits:np.ndarray, # Raw scores, (n_texts, n_classes)
     temperature:float=1., # Above 1 softens the probabilities; fit on validation only
+    bend:float=0., # One over the margin at which the seventh power is 1; 0 is temperature scaling alone
 ) -> np.ndarray: # Probabilities, same shape, rows sum to 1
-    "Class probabilities from `logits` (temperature scaling: Guo et al. 2017, arXiv:1706.04599)"
-    if temperature<=0: raise InputError(f"temperature is {temperature}, expected a number above 0")
-    z = np.asarray(logits, dtype=np.float64)/temperature
-    e = np.exp(z - z.max(-1, keepdims=True))
+    "Class probabilities from `logits` (temperature scaling: Guo et al. 2017, arXiv:1706.04599; order-preserving beyond it: Rahimi et al. 2020, arXiv:2003.06820)"
+    if not (temperature>0 and bend>=0): raise InputError(f"temperature is {temperature} and bend {bend}, expected a number above 0 and one of at least 0")
+    z = np.asarray(logits, dtype=np.float64)
+    z = z - z.max(-1, keepdims=True)
+    e = np.exp(z/temperature + (bend*z)**7)
     return e/e.sum(-1, keepdims=True)
 
 # %% ../nbs/00_core.ipynb #1f0dd91d
@@ -126,7 +128,7 @@ def atomic_folder(
         if aside.exists(): shutil.rmtree(aside, ignore_errors=True)
         lock.release()
 
-# %% ../nbs/00_core.ipynb #eeff4f98
+# %% ../nbs/00_core.ipynb #f1886b42
 FORMAT = 1 # The version of `sentiment_nb.json` that this package writes
 
 @dataclass
@@ -139,6 +141,7 @@ class ModelRecord:
     max_length:int=256 # Tokens kept of each text, special tokens included
     truncation:str='head' # Which tokens of a longer text are kept: `head` or `head+tail`
     temperature:float=1. # Divides the logits; 1 leaves them as they are; fitted on validation
+    bend:float=0. # Lets margins near the model's ceiling grow, see `softmax`; 0 leaves them as they are; fitted on validation
     conformal:dict=field(default_factory=dict) # For each level, `0.50` to `0.99`: the smallest probability that a class of the prediction set has
     seed:int=42 # Seed of initialisation and order
     data:dict=field(default_factory=dict) # Source, counts and SHA-256 of the training data
@@ -152,6 +155,12 @@ class ModelRecord:
     def library(self) -> str: # As the hub's `library_name` has it
         "What loads the weights: a linear model scikit-learn, a transformer transformers, all else ONNX Runtime"
         return {'linear': 'sklearn', 'transformer': 'transformers'}.get(self.kind, 'onnx')
+
+    def to_probs(self,
+        logits:np.ndarray, # Raw scores of this model, (n_texts, n_classes)
+    ) -> np.ndarray: # Same shape
+        "Calibrated probabilities"
+        return softmax(logits, self.temperature, self.bend)
 
     def save(self,
         folder:str|Path, # The model folder

@@ -355,8 +355,8 @@ def _z_score(a, b):
 # %% ../nbs/02_eda.ipynb #6a928616
 def chance_bound(
     n:int, # How many z-scores are looked at
-) -> float: # The value that the largest of them exceeds in 5 % of cases if there is nothing to find
-    "Two-sided 5 % bound of the normal distribution for the largest of `n` z-scores (Bonferroni)"
+) -> float: # If there is nothing to find, the largest of them exceeds it in at most 2.5 % of cases
+    "One side of the two-sided 5 % bound of the normal distribution for `n` z-scores (Bonferroni)"
     return float(norm.isf(.025/n))
 
 def plot_log_odds(

@@ -100,7 +100,7 @@ def score_confusions(
     if cm.shape[-1]==2: head['f1_positive'] = per['f1'][...,1]
     return head | dict(mcc=_correlate(right, said, true)) | per
 
-# %% ../nbs/05_evaluation.ipynb #35a2526a
+# %% ../nbs/05_evaluation.ipynb #941c0240
 def _resample(counts, n_boot, seed):
     "Tables of `n_boot` bootstrap samples, (n_boot, *counts.shape)"
     draws = np.random.default_rng(seed).multinomial(counts.sum(), counts.ravel()/counts.sum(), size=n_boot)
@@ -111,6 +111,11 @@ def _interval(value, draws):
     low,high = np.nanpercentile(draws, [2.5, 97.5])
     return dict(value=float(value), low=float(low), high=float(high))
 
+def _score_draws(tables):
+    "Scores of resampled tables; all but accuracy are empty where a class was not drawn"
+    whole = tables.sum(-1).all(-1)
+    return {k: v if k=='accuracy' else np.where(whole if v.ndim==1 else whole[:,None], v, np.nan) for k,v in score_confusions(tables).items()}
+
 def metric_intervals(
     labels:np.ndarray, # True classes, (n_texts,), integers
     preds:np.ndarray, # Predicted classes, (n_texts,), integers
@@ -120,7 +125,7 @@ def metric_intervals(
 ) -> dict: # Each score as `{"value", "low", "high"}`; `per_class` is a list in label order, with `support` in texts
     "Scores with 95 % percentile intervals (bootstrap: Efron 1979, doi:10.1214/aos/1176344552)"
     cm = count_confusions(labels, preds, n_classes)
-    scores,draws = score_confusions(cm), score_confusions(_resample(cm, n_boot, seed))
+    scores,draws = score_confusions(cm), _score_draws(_resample(cm, n_boot, seed))
     m = {k: _interval(v, draws[k]) for k,v in scores.items() if v.ndim==0}
     m['per_class'] = [{k: _interval(v[i], draws[k][:,i]) for k,v in scores.items() if v.ndim} | {'support': int(cm[i].sum())}
                       for i in range(n_classes)]
@@ -327,6 +332,13 @@ def conformal_summary(
             uncertain=(~one).mean(), accuracy=(true[one]>=t).mean() if one.any() else np.nan)
     return pd.DataFrame.from_dict(rows, orient='index').rename_axis('level')
 
+# %% ../nbs/05_evaluation.ipynb #2058fd64
+def _doubts(metrics):
+    "What the prediction sets of `conformal` in the metrics hold, in words"
+    say = lambda level, c: (f"At a level of {float(level):.0%} the set of plausible classes holds the right one for {c['coverage']:.1%} of the texts; it has one class for {c['single']:.1%}, several for {c['several']:.1%}, none for {c['empty']:.1%}: "
+        f"{c['uncertain']:.1%} are uncertain" + (f", of the others {c['accuracy']:.1%} are right." if c['single'] else '.'))
+    return ' '.join(say(*c) for c in metrics.get('conformal', {}).items())
+
 # %% ../nbs/05_evaluation.ipynb #dd203b30
 def _check_costs(probs, cost_fp, cost_fn):
     if np.ndim(probs)!=2 or probs.shape[1]!=2: raise InputError(f"probs has the shape {np.shape(probs)}, expected (n_texts, 2): one threshold separates two classes only")
@@ -393,7 +405,7 @@ def vader_probs(
     strength = np.interp(abs(c), [0, .05, 1], [0, .5001, 1])
     return np.stack([strength*(c<0), 1-strength, strength*(c>0)], -1)
 
-# %% ../nbs/05_evaluation.ipynb #93f50007
+# %% ../nbs/05_evaluation.ipynb #25a10e03
 def _in_words(b, c, p, a_name, b_name):
     "What a McNemar test says, for a reader who has never heard of it"
     if not b+c: return f"{a_name} and {b_name} are right on the same texts: there is no difference to test."
@@ -402,6 +414,11 @@ def _in_words(b, c, p, a_name, b_name):
     return f"{counts}: {a_name if b>c else b_name} is significantly more accurate (p {_p(p)})."
 
 def _p(p): return '< 0.001' if p<.001 else f'= {p:.3f}'
+
+def _compare(base):
+    "McNemar's sentence and the paired difference, of one baseline in the metrics"
+    d = {k: 100*v for k,v in base['difference']['accuracy'].items()}
+    return f"{base['mcnemar']['sentence']} Accuracy differs by {d['value']:+.2f} points [{d['low']:+.2f}, {d['high']:+.2f}]."
 
 # %% ../nbs/05_evaluation.ipynb #72551280
 def mcnemar(
@@ -524,14 +541,13 @@ def slice_rare_words(
     "Texts with a word that no training text has"
     return _slice_by([not _words(t)<=vocabulary for t in texts], 'an unseen word', 'all words seen')
 
-# %% ../nbs/05_evaluation.ipynb #7207c247
+# %% ../nbs/05_evaluation.ipynb #6ef033e0
 def _score_slice(labels, preds, n_classes, n_boot, seed):
     "Accuracy and macro F1 with intervals; macro F1 is empty where a class is missing"
     cm = count_confusions(labels, preds, n_classes)
-    tables = _resample(cm, n_boot, seed)
-    scores,draws,whole = score_confusions(cm), score_confusions(tables), tables.sum(-1).all(-1)
+    scores,draws = score_confusions(cm), _score_draws(_resample(cm, n_boot, seed))
     found = dict(accuracy=_interval(scores['accuracy'], draws['accuracy']))
-    if cm.sum(-1).all(): found['macro_f1'] = _interval(scores['macro_f1'], np.where(whole, draws['macro_f1'], np.nan))
+    if cm.sum(-1).all(): found['macro_f1'] = _interval(scores['macro_f1'], draws['macro_f1'])
     return dict(n=len(labels)) | {k if e=='value' else f'{k}_{e}': v for k,i in found.items() for e,v in i.items()}
 
 def _find_slices(texts, vocabulary, extra, min_n, most):
@@ -634,14 +650,14 @@ def format_results(
         _row(metrics['model'], metrics, '', width),
         *(_row(name, m, _p(m['mcnemar']['p']).removeprefix('= '), width) for name,m in base.items())])
 
-# %% ../nbs/05_evaluation.ipynb #678e8551
+# %% ../nbs/05_evaluation.ipynb #93730898
 def format_report(
     metrics:dict, # From `evaluate`
 ) -> str: # Lines of at most 80 characters
     "Table, comparisons, calibration and classification report, for a terminal"
     cm = np.array(metrics['confusion_matrix'])
     labels,preds = np.repeat(np.indices(cm.shape).reshape(2, -1), cm.ravel(), axis=1)
-    words = [textwrap.fill(s, 80) for s in [*(b['mcnemar']['sentence'] for b in metrics['baselines'].values()), describe_calibration(metrics['calibration'])]]
+    words = [textwrap.fill(s, 80) for s in [*map(_compare, metrics['baselines'].values()), describe_calibration(metrics['calibration']), _doubts(metrics)] if s]
     scores = classification_report(labels, preds, labels=range(len(cm)), target_names=metrics['labels'], digits=4, zero_division=0)
     return '\n\n'.join([format_results(metrics), *words, scores])
 
@@ -664,7 +680,7 @@ def tabulate_predictions(
     table = pd.DataFrame(dict(text=texts, label=name[labels], predicted=name[probs.argmax(-1)], confidence=probs.max(-1)))
     return table.assign(**{f'prob_{n}': probs[:,i] for i,n in enumerate(names)})
 
-# %% ../nbs/05_evaluation.ipynb #c8620d6a
+# %% ../nbs/05_evaluation.ipynb #cbb4675b
 _HUB_METRICS = dict(accuracy=('accuracy','Accuracy'), macro_f1=('f1','Macro F1'), mcc=('matthews_correlation','Matthews correlation'), auroc=('roc_auc','AUROC (macro)'), brier=('brier_score','Brier score (summed over classes)')) # Score to the hub's id and a name
 
 def _data_name(metrics): return metrics.get('source') or Path(metrics.get('data', 'unnamed')).name
@@ -677,10 +693,10 @@ def card_metadata(
     data,split = _data_name(metrics), metrics.get('split', 'test')
     results = [EvalResult(task_type='text-classification', task_name='Sentiment analysis', dataset_type=data, dataset_name=data, dataset_split=split,
         metric_type=kind, metric_name=name, metric_value=round(metrics[k]['value'], 4)) for k,(kind,name) in _HUB_METRICS.items()]
-    fields = dict(language='en', pipeline_tag='text-classification', tags=['sentiment-analysis','sentiment_nb'], metrics=['accuracy','f1'])
+    fields = dict(pipeline_tag='text-classification', tags=['sentiment-analysis','sentiment_nb'], metrics=['accuracy','f1'])
     return ModelCardData(model_name=metrics['model'], eval_results=results, **fields | (card or {}))
 
-# %% ../nbs/05_evaluation.ipynb #cf2b27d2
+# %% ../nbs/05_evaluation.ipynb #663cc596
 def _md_table(header, rows):
     "A table in Markdown"
     clean = [[str(c).replace('|', '\\|').replace('\n', ' ') for c in r] for r in [header, ['---']*len(header), *rows]]
@@ -695,7 +711,7 @@ def _baseline_tables(metrics):
     "Model and baselines, and McNemar's sentences"
     keys,rows = ('accuracy','macro_f1','auroc','log_loss','ece'), {metrics['model']: metrics} | metrics['baselines']
     table = _md_table(['', *(_SCORES[k] for k in keys)], [[name, *(_cell(m[k], 3) for k in keys)] for name,m in rows.items()])
-    return '\n'.join([table, '', *(f"- {b['mcnemar']['sentence']}" for b in metrics['baselines'].values())])
+    return '\n'.join([table, '', *(f'- {_compare(b)}' for b in metrics['baselines'].values())])
 
 def _slice_table(metrics):
     "Scores of each slice, and which are clearly weaker than all texts"
@@ -704,7 +720,7 @@ def _slice_table(metrics):
     cell = lambda r,k: '' if r[k] is None else f"{r[k]:.3f} [{r[f'{k}_low']:.3f}, {r[f'{k}_high']:.3f}]"
     table = _md_table(['', 'texts', 'accuracy', 'macro F1'], [[r['slice'], f"{r['n']:,}", cell(r, 'accuracy'), cell(r, 'macro_f1')] for r in rows])
     weak = [f"{r['slice']} ({r['accuracy']:.1%})" for r in rows if r['accuracy_high']<whole]
-    return table, f"Clearly less accurate than on all texts ({whole:.1%}): {', '.join(weak)}." if weak else f"No slice is clearly less accurate than all texts ({whole:.1%})."
+    return table, f"Below all texts ({whole:.1%}) by more than the 95 % interval: {', '.join(weak)}; one slice in forty would be by chance." if weak else f"No slice is below all texts ({whole:.1%}) by more than its 95 % interval."
 
 def _confusions(metrics):
     "How often each class is called another, in words"
@@ -718,7 +734,7 @@ def _copies(metrics):
     if m['n']==metrics['n']: return ''
     return f"- {metrics['n']-m['n']:,} of the texts stand in the training data as well; without them accuracy is {_cell(m['accuracy'])} and macro F1 {_cell(m['macro_f1'])}.\n"
 
-# %% ../nbs/05_evaluation.ipynb #72bf38cd
+# %% ../nbs/05_evaluation.ipynb #038907f2
 _CARD = '''
 # {model}
 
@@ -781,11 +797,11 @@ def format_card(
     per_class = [[name, *(_cell(c[k], 3) for k in ('precision','recall','f1')), f"{c['support']:,}"] for name,c in metrics['per_class'].items()]
     slices,weak = _slice_table(metrics)
     return f"---\n{card_metadata(metrics, card).to_yaml()}\n---\n" + _CARD.format(model=metrics['model'], labels=' or '.join(metrics['labels']), n=f"{metrics['n']:,}",
-        data=_data_name(metrics), split=metrics.get('split', 'test'), slices=slices, weak=weak, calibration=describe_calibration(metrics['calibration']),
+        data=_data_name(metrics), split=metrics.get('split', 'test'), slices=slices, weak=weak, calibration=' '.join([describe_calibration(metrics['calibration']), _doubts(metrics)]).strip(),
         about=''.join(f'- {k}: {v}\n' for k,v in (about or {}).items()), scores=_md_table(['', 'value [95 %]'], [[v, _cell(metrics[k])] for k,v in _SCORES.items()]),
         figures=' '.join(shown)+'\n' if figures else '', baselines=_baseline_tables(metrics), classes=_md_table(['', 'precision', 'recall', 'F1', 'texts'], per_class), confusions=_confusions(metrics), copies=_copies(metrics))
 
-# %% ../nbs/05_evaluation.ipynb #8e60afb4
+# %% ../nbs/05_evaluation.ipynb #0df6f05e
 def _save_figures(folder, metrics, probs, labels, names):
     "The figures that the card links"
     axes = [plot_confusion_matrix(labels, probs.argmax(-1), names), plot_roc(probs, labels, names), plot_reliability(probs, labels)]
@@ -807,7 +823,8 @@ def write_report(
 ) -> Path: # The folder: report.md, metrics.json, four figures, predictions.csv, misclassified.csv
     "Write all that is known about these predictions, whole or not at all"
     probs,labels = check_probs(probs, labels, names, texts)
-    if metrics['confusion_matrix']!=count_confusions(labels, probs.argmax(-1), len(names)).tolist(): raise InputError("metrics are those of other predictions: give `write_report` the arrays that `evaluate` had")
+    same = metrics['confusion_matrix']==count_confusions(labels, probs.argmax(-1), len(names)).tolist() and abs(metrics['log_loss']['value']-score_probs(probs, labels)['log_loss'])<1e-9
+    if not same: raise InputError("metrics are those of other predictions: give `write_report` the arrays that `evaluate` had")
     table = tabulate_predictions(probs, labels, names, texts, spreadsheet)
     wrong = table[table.label!=table.predicted].sort_values('confidence', ascending=False, kind='stable')
     with atomic_folder(out, marker='metrics.json') as tmp:

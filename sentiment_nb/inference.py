@@ -123,7 +123,7 @@ class Prediction:
     truncated:bool # Whether the text was longer than the model reads
     uncertain:bool|None # Whether the prediction set at the chosen level holds not exactly one class; None if the model was not calibrated
 
-# %% ../nbs/07_inference.ipynb #55c99da6
+# %% ../nbs/07_inference.ipynb #f0cdc39f
 class _Onnx:
     "Tokenizer and session"
     def __init__(self, folder, record, file):
@@ -174,7 +174,7 @@ class Predictor:
     ):
         folder = Path(folder)
         self.record = ModelRecord.load(folder)
-        if not .5<=level<=.99: raise InputError(f"level is {level}, expected 0.50 to 0.99")
+        if not (.5<=level<=.99 and abs(100*level-round(100*level))<1e-9): raise InputError(f"level is {level}, expected 0.50 to 0.99 in steps of 0.01")
         self.threshold = self.record.conformal.get(f'{level:.2f}')
         there = ['ensemble'] if self.record.kind=='ensemble' else [e for e,(_,file) in ENGINES.items() if (folder/file).is_file()]
         lost = [e for e,d in self.record.engines.items() if d['passed'] and e not in there]
@@ -198,7 +198,7 @@ class Predictor:
         texts = _strings(texts) if self.engine=='ensemble' else [clean_text(t, self.record.policy) for t in _strings(texts)] # members clean for themselves
         logits,tokens,truncated = self._engine(texts)
         if not np.isfinite(logits).all(): raise RuntimeError("the model gave a score that is not a number")
-        return softmax(logits, self.record.temperature), tokens, truncated
+        return self.record.to_probs(logits), tokens, truncated
 
     def _uncertain(self, p): return None if self.threshold is None else bool((p>=self.threshold).sum()!=1)
 

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['TOKEN', 'LINEAR_CS', 'CARD', 'MINILM_SHA256', 'HUB_IDS', 'LEARNING_RATES', 'OFFLINE', 'linear_weighting', 'nb_ratio',
-           'fit_linear', 'score', 'fit_temperature', 'fit_conformal', 'choose_linear', 'train_linear', 'find_encoder',
-           'tokenize', 'take_subset', 'Progress', 'SaveTenths', 'freeze', 'train_transformer', 'torch_logits',
-           'torch_to_onnx', 'train_frozen', 'train_model', 'train_quickstart', 'quickstart_folder']
+           'fit_linear', 'score', 'fit_temperature', 'fit_calibration', 'fit_conformal', 'choose_linear',
+           'train_linear', 'find_encoder', 'tokenize', 'take_subset', 'Progress', 'SaveTenths', 'freeze',
+           'train_transformer', 'torch_logits', 'torch_to_onnx', 'train_frozen', 'train_model', 'train_quickstart',
+           'quickstart_folder']
 
-# %% ../nbs/04_training.ipynb #d703fb07
+# %% ../nbs/04_training.ipynb #a6bfd7a1
 import inspect, json, re, shutil, sys, time, warnings
 from contextlib import contextmanager
 from functools import partial
@@ -26,9 +27,10 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from scipy.optimize import minimize_scalar
+from scipy.stats import chi2
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.metrics import accuracy_score, f1_score
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.utils.class_weight import compute_class_weight
 from tqdm.auto import tqdm
@@ -135,32 +137,45 @@ def score(
     preds = np.asarray(logits).argmax(-1)
     return {'accuracy': float(accuracy_score(labels, preds)), 'macro_f1': float(f1_score(labels, preds, average='macro'))}
 
-# %% ../nbs/04_training.ipynb #52e9c612
+# %% ../nbs/04_training.ipynb #af53ee7e
+def _loss(logits, labels, *calibration):
+    return -np.log(np.maximum(softmax(logits, *calibration)[np.arange(len(labels)),labels], 1e-15)).mean()
+
 def fit_temperature(
     logits:np.ndarray, # Raw scores of validation texts, (n_texts, n_classes)
     labels:np.ndarray, # Their classes, (n_texts,)
+    bend:float=0., # As `softmax` has it
 ) -> float: # What logits are divided by; above 1 softens
     "The temperature with the smallest log loss (Guo et al. 2017, arXiv:1706.04599)"
-    loss = lambda t: log_loss(labels, softmax(logits, np.exp(t)), labels=range(logits.shape[1]))
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method='bounded').x))
+    return float(np.exp(minimize_scalar(lambda t: _loss(logits, labels, np.exp(t), bend), bounds=(-3, 3), method='bounded').x))
 
-# %% ../nbs/04_training.ipynb #91fe2632
+def fit_calibration(
+    logits:np.ndarray, # Raw scores of validation texts, (n_texts, n_classes)
+    labels:np.ndarray, # Their classes, (n_texts,)
+) -> tuple[float,float]: # Temperature and bend, as `softmax` takes them
+    "The pair with the smallest log loss; no bend unless a likelihood ratio test at 5 % asks for it (at the edge of its range: Self and Liang 1987, doi:10.1080/01621459.1987.10478472)"
+    best = lambda bend: _loss(logits, labels, fit_temperature(logits, labels, bend), bend)
+    bend = float(minimize_scalar(best, bounds=(0, 2/np.ptp(logits, -1).max()), method='bounded').x)
+    if 2*len(labels)*(best(0.)-best(bend)) < chi2.ppf(.9, 1): bend = 0. # under the null, half of all cases lie at the edge, 0
+    return fit_temperature(logits, labels, bend), bend
+
+# %% ../nbs/04_training.ipynb #3ec2c6ca
 def fit_conformal(
     probs:np.ndarray, # Calibrated probabilities of validation texts, (n_texts, n_classes)
     labels:np.ndarray, # Their classes, (n_texts,)
 ) -> dict[str,float]: # For each level, `0.50` to `0.99`: the smallest probability that a class of the set has
     "Thresholds of split conformal prediction sets (Vovk et al. 2005; by `crepes`)"
-    alphas = 1 - probs[np.arange(len(labels)), labels]
-    grid = np.unique(np.append(alphas, 1.))
-    p = ConformalClassifier().fit(alphas).predict_p(grid.reshape(-1,1), smoothing=False)[:,0]
-    return {f'{l/100:.2f}': float(1 - grid[p>1-l/100].max()) for l in range(50, 100)}
+    true = probs[np.arange(len(labels)), labels]
+    grid = np.unique(np.append(true, 0.))
+    p = ConformalClassifier().fit(-true).predict_p(-grid.reshape(-1,1), smoothing=False)[:,0]
+    return {f'{l/100:.2f}': float(grid[p>1-l/100+1e-9].min()) for l in range(50, 100)}
 
-# %% ../nbs/04_training.ipynb #c7c6ed65
+# %% ../nbs/04_training.ipynb #c3a985d1
 def _calibrate(record, logits, labels):
-    "Temperature and conformal thresholds from validation logits"
+    "Temperature, bend and conformal thresholds from validation logits"
     labels = np.asarray(labels)
-    record.temperature = fit_temperature(logits, labels)
-    record.conformal = fit_conformal(softmax(logits, record.temperature), labels)
+    record.temperature,record.bend = fit_calibration(logits, labels)
+    record.conformal = fit_conformal(record.to_probs(logits), labels)
 
 # %% ../nbs/04_training.ipynb #1d0653c0
 def _texts(ds, policy): return [clean_text(t, policy) for t in ds['text'][:]]

@@ -282,12 +282,13 @@ def test_train_takes_no_pickles(refuses, tiny, workdir):
     ('{model} {data} --limit -1', ['limit', '-1']),
     ('{model} {data} --baselines nowhere', ['nowhere']),
     ('{model} {three}', ['neutral', '--classes 2']),
+    ('{model} {data} --limit 50 --baselines {report}', ['report', 'other texts']),
 ])
 def test_evaluate_refuses(args, parts, refuses, tiny, cli, workdir, tmp_path_factory):
     "A model, data set or split that `evaluate` cannot use"
     three = tmp_path_factory.mktemp('three')
     if '{three}' in args: assert cli('prepare', 'tweets', '--classes', 3, '--limit', 200, '--out', three/'data').code==0
-    refuses(['evaluate', *args.format(data=tiny.data, model=tiny.model, three=three/'data').split(), '--out', 'out'], *parts)
+    refuses(['evaluate', *args.format(data=tiny.data, model=tiny.model, report=tiny.report, three=three/'data').split(), '--out', 'out'], *parts)
 
 def test_export_refuses_a_linear_model(refuses, tiny):
     "Nothing to export"
