@@ -6,8 +6,9 @@
 __all__ = ['EXAMPLES', 'COMMANDS', 'find_model', 'parse_labels', 'prepare', 'train', 'export', 'evaluate', 'check', 'ensemble',
            'format_prediction', 'predict', 'quickstart', 'parser', 'main']
 
-# %% ../nbs/10_cli.ipynb #f9e258ff
+# %% ../nbs/10_cli.ipynb #36e9485c
 import argparse, inspect, json, os, shutil, sys, warnings
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import UnionType
@@ -16,7 +17,7 @@ from fastcore.docments import docments
 from tqdm import tqdm
 from . import __version__
 from .core import InputError, ModelRecord
-from .inference import Predictor, predict_file
+from .inference import Predictor, explain as find_evidence, predict_file
 
 # %% ../nbs/10_cli.ipynb #46a470da
 def find_model(
@@ -255,24 +256,26 @@ def check(
     print(_dumps(metrics) if json else format_check(metrics))
     if out and not json: print(f"\nwritten to {out}")
 
-# %% ../nbs/10_cli.ipynb #40c791a1
+# %% ../nbs/10_cli.ipynb #5e57a314
 def ensemble(
     models:list[str], # Model folders, two or more, trained on the same prepared data
     data:str='data/processed', # That data; its validation texts decide how the models are joined
-    method:str='soft', # hard, soft or stack
+    method:str='soft', # hard, soft, stack, or cascade: the faster of two models answers what it is sure of
+    max_loss:float=.003, # Of a cascade: accuracy that may be lost on validation against the slower model, 0 to 1
     out:str='models/ensemble', # Model folder to write
 ):
     "Join trained models into one model folder"
     from sentiment_nb.ensemble import save_ensemble
-    folder = save_ensemble(out, [find_model(m) for m in models], data, lambda f: partial(_predict_all, Predictor(f)), method)
+    folder = save_ensemble(out, [find_model(m) for m in models], data, lambda f: partial(_predict_all, Predictor(f)), method, max_loss)
     record = ModelRecord.load(folder)
     found,weights = record.metrics, record.settings.get('weights', {})
     for n,m in found['members'].items(): print(f"{n:<22}accuracy {m['accuracy']:.4f}, macro F1 {m['macro_f1']:.4f}, {found['comparison']['ms_per_text'][n]:.2f} ms per text" + (f", weight {weights[n]:.2f}" if weights else ''))
     print(f"{method:<22}accuracy {found['validation']['accuracy']:.4f}, macro F1 {found['validation']['macro_f1']:.4f}, by rules fitted on other validation texts")
+    if method=='cascade': print(f"{record.settings['first']} answers alone from a confidence of {record.settings['threshold']:.4f} on")
     print(found['comparison']['sentence'])
     print(f"written to {folder}\nnext: sentiment-nb evaluate {folder} {data} --baselines {' '.join(models)}")
 
-# %% ../nbs/10_cli.ipynb #b245f714
+# %% ../nbs/10_cli.ipynb #07c9aea7
 def _dumps(obj): return json.dumps(obj, ensure_ascii=False)
 
 def format_prediction(
@@ -290,6 +293,7 @@ def predict(
     text_column:str|None=None, # Column of --file that holds the texts
     encoding:str='utf-8-sig', # Of --file
     level:float=.95, # How often the set of plausible classes shall hold the right one; an answer is uncertain where the set has not one class
+    explain:bool=False, # With --text: also what each word has to do with the answer
     json:bool=False, # Print one JSON object
 ):
     "Label, confidence and probabilities of a text, or of every row of a file"
@@ -300,8 +304,10 @@ def predict(
     if file:
         n = predict_file(predictor, file, out, text_column, encoding, lambda rows: tqdm(rows, desc='predicting', unit='text', disable=None))
         return print(_dumps({'rows': n, 'out': out}) if json else f"{n:,} rows written to {out}")
-    p = predictor.predict(text)
-    print(_dumps({f: getattr(p, f) for f in p.__slots__} | {'model': predictor.name}) if json else format_prediction(p))
+    p,why = predictor.predict(text), find_evidence(predictor, text) if explain else []
+    if json: return print(_dumps({f: getattr(p, f) for f in p.__slots__} | {'model': predictor.name} | ({'evidence': [asdict(e) for e in why]} if explain else {})))
+    print(format_prediction(p))
+    for e in sorted(why, key=lambda e: -abs(e.score))[:10]: print(f"{e.score:+7.2f}  {e.text}")
 
 # %% ../nbs/10_cli.ipynb #7f0b31eb
 EXAMPLES = {"Thanks for the quick help, you made my day!": 'positive', "Two hours on hold and nobody answered.": 'negative', "not bad at all": 'positive'} # What the quickstart predicts at the end, and what is meant

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['FLOOR', 'METHOD_NAMES', 'METHODS', 'CARD', 'refit_probs', 'stack_members', 'check_members', 'vote_hard', 'vote_soft',
-           'fit_soft_weights', 'log_probs', 'stack_features', 'fit_stack', 'predict_stack', 'fit_rule', 'combine',
-           'cross_combine', 'compare_with_best', 'check_member', 'unseen_probs', 'save_ensemble']
+           'fit_soft_weights', 'log_probs', 'stack_features', 'fit_stack', 'predict_stack', 'fit_cascade',
+           'predict_cascade', 'fit_rule', 'combine', 'cross_combine', 'compare_with_best', 'check_member',
+           'unseen_probs', 'save_ensemble']
 
 # %% ../nbs/06_ensemble.ipynb #0a128678
 import json, shutil, time
@@ -152,18 +153,45 @@ def predict_stack(
     if coef.shape[1]!=X.shape[1]: raise InputError(f"the stack has {coef.shape[1]} coefficients for each class, members give {X.shape[1]} features: use the members it was fitted on")
     return softmax(X @ coef.T + stack['intercept'])
 
-# %% ../nbs/06_ensemble.ipynb #490377dd
-METHOD_NAMES = {'hard': 'hard voting', 'soft': 'soft voting', 'stack': 'stacking'} # How members are joined, in words
+# %% ../nbs/06_ensemble.ipynb #e9245f9b
+def fit_cascade(
+    members:dict[str,np.ndarray], # Two: name to probabilities on validation texts that no member has seen, (n_texts, n_classes)
+    labels:np.ndarray, # Their true classes, (n_texts,), integers
+    first:str, # Name of the cheap member, which answers where it is sure
+    max_loss:float=.003, # Accuracy that may be lost on these texts against the other member alone, 0 to 1
+) -> dict: # `first` and `threshold`, the confidence from which it answers; above 1 it never does
+    "The threshold with which the cheap member answers most often (cascades: Viola and Jones 2001, doi:10.1109/CVPR.2001.990517; of language models: Varshney and Baral 2022, arXiv:2210.05528)"
+    labels = _check_labels(labels, stack_members(members).shape)
+    if len(members)!=2 or first not in members: raise InputError(f"members are {', '.join(members)} and the first is {first!r}, expected two members, one of them the first")
+    if not 0<=max_loss<1: raise InputError(f"max_loss is {max_loss}, expected a share of the texts from 0 to below 1")
+    cheap,other = members[first], next(p for n,p in members.items() if n!=first)
+    sure = np.sort(cheap.max(-1))[::-1]
+    lost = ((other.argmax(-1)==labels).astype(int) - (cheap.argmax(-1)==labels))[np.argsort(-cheap.max(-1), kind='stable')]
+    ends = np.append(sure[:-1]>sure[1:], True) # texts of equal confidence go the same way
+    allowed = np.flatnonzero((np.cumsum(lost)<=max_loss*len(labels)) & ends)
+    return {'first': first, 'threshold': float(sure[allowed[-1]]) if len(allowed) else 2.}
+
+def predict_cascade(
+    members:dict[str,np.ndarray], # Name to probabilities, (n_texts, n_classes), the two of `fit_cascade`
+    rule:dict, # `first` and `threshold`
+) -> np.ndarray: # Probabilities, (n_texts, n_classes)
+    "The first member where it is sure, the second elsewhere"
+    cheap,other = members[rule['first']], next(p for n,p in members.items() if n!=rule['first'])
+    return np.where(cheap.max(-1, keepdims=True)>=rule['threshold'], cheap, other)
+
+# %% ../nbs/06_ensemble.ipynb #0373aad5
+METHOD_NAMES = {'hard': 'hard voting', 'soft': 'soft voting', 'stack': 'stacking', 'cascade': 'a cascade'} # How members are joined, in words
 METHODS = tuple(METHOD_NAMES)
 
 def fit_rule(
     members:dict[str,np.ndarray], # Name to probabilities on validation texts that no member has seen, (n_texts, n_classes)
     labels:np.ndarray, # Their true classes, (n_texts,), integers
-    method:str='soft', # `hard`, `soft` (fitted weights) or `stack`
+    method:str='soft', # `hard`, `soft` (fitted weights), `stack` or `cascade`
+    **settings, # `first` and `max_loss` of `fit_cascade`
 ) -> dict: # `method`, `members`, and what was fitted; ready for JSON
-    "Fit one of the three methods"
+    "Fit one of the four methods"
     if method not in METHODS: raise InputError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
-    fitted = {'hard': lambda: {}, 'soft': lambda: {'weights': fit_soft_weights(members, labels)}, 'stack': lambda: fit_stack(members, labels)}[method]()
+    fitted = {'hard': lambda: {}, 'soft': lambda: {'weights': fit_soft_weights(members, labels)}, 'stack': lambda: fit_stack(members, labels), 'cascade': lambda: fit_cascade(members, labels, **settings)}[method]()
     return {'method': method, 'members': sorted(members)} | fitted
 
 def combine(
@@ -173,15 +201,17 @@ def combine(
     "The members' probabilities joined by a fitted rule"
     if sorted(members)!=rule['members']: raise InputError(f"members are {', '.join(sorted(members))}, the rule was fitted on {', '.join(rule['members'])}: give the same ones")
     if rule['method']=='hard': return vote_hard(members)
+    if rule['method']=='cascade': return predict_cascade(members, rule)
     return vote_soft(members, rule['weights']) if rule['method']=='soft' else predict_stack(members, rule)
 
-# %% ../nbs/06_ensemble.ipynb #75878bcd
+# %% ../nbs/06_ensemble.ipynb #61e56704
 def cross_combine(
     members:dict[str,np.ndarray], # Name to probabilities on validation texts, (n_texts, n_classes)
     labels:np.ndarray, # Their true classes, (n_texts,), integers
-    method:str='soft', # `hard`, `soft` or `stack`
+    method:str='soft', # As `fit_rule` has it
     n_folds:int=5, # Parts; each is answered by a rule fitted on the others
     seed:int=0, # Of the parts
+    **settings, # For `fit_rule`
 ) -> np.ndarray: # Probabilities, (n_texts, n_classes), none from a rule that knew the label
     "What a rule says of texts on which it was not fitted (cross-validation: Stone 1974)"
     from sklearn.model_selection import StratifiedKFold
@@ -190,10 +220,10 @@ def cross_combine(
     part = lambda rows: {n: np.asarray(p)[rows] for n,p in members.items()}
     out = np.zeros(next(iter(members.values())).shape)
     for fit,ask in StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels):
-        out[ask] = combine(part(ask), fit_rule(part(fit), labels[fit], method))
+        out[ask] = combine(part(ask), fit_rule(part(fit), labels[fit], method, **settings))
     return out
 
-# %% ../nbs/06_ensemble.ipynb #7c7d29fc
+# %% ../nbs/06_ensemble.ipynb #cb682f9d
 def _best(members, labels):
     "Name of the member that is right most often, the first by name of equals"
     right = {n: float((p.argmax(-1)==labels).mean()) for n,p in members.items()}
@@ -204,7 +234,8 @@ def compare_with_best(
     combined:np.ndarray, # What the ensemble says of the same texts, (n_texts, n_classes)
     labels:np.ndarray, # True classes, (n_texts,), integers
     names:list[str], # Class names in the order of the columns
-    ms_per_text:dict[str,float]|None=None, # What each member costs, in milliseconds; the ensemble pays for all of them
+    ms_per_text:dict[str,float]|None=None, # What each member costs, in milliseconds
+    ms:float|None=None, # What the ensemble costs; None pays for all members
     what:str='the ensemble', # Its name, for the sentence
 ) -> dict: # `best`, `mcnemar`, `difference` as in `evaluation`, `ms_per_text`, and all of it in a `sentence`
     "Does the ensemble beat the member that did best on these texts?"
@@ -216,7 +247,7 @@ def compare_with_best(
     d = {k: 100*v for k,v in difference['accuracy'].items()}
     name = what[:1].upper() + what[1:]
     sentence = f"{name} is right on {(ours==labels).mean():.2%} of {len(labels):,} texts, its best member, {best}, on {(theirs==labels).mean():.2%}: {d['value']:+.2f} points (95 % interval {d['low']:+.2f} to {d['high']:+.2f}). {test['sentence'].replace(what, name, 1)}"
-    if ms_per_text: sentence += f" {name} takes {sum(ms_per_text.values()):.2f} ms per text, {best} alone {ms_per_text[best]:.2f}."
+    if ms_per_text: sentence += f" {name} takes {ms or sum(ms_per_text.values()):.2f} ms per text, {best} alone {ms_per_text[best]:.2f}."
     return dict(best=best, mcnemar=test, difference=difference, ms_per_text=ms_per_text or {}, sentence=sentence)
 
 # %% ../nbs/06_ensemble.ipynb #0708bf1e
@@ -304,17 +335,24 @@ def _answers(folders, records, splits, load):
         probs[n] = unseen_probs(records[n], found, splits, n)
     return probs, ms
 
-# %% ../nbs/06_ensemble.ipynb #2a2db395
-def _calibrated_record(members, labels, names, method, ms, data):
+# %% ../nbs/06_ensemble.ipynb #f5702d70
+def _cost(members, rule, ms):
+    "Milliseconds per text of the whole"
+    if rule['method']!='cascade': return sum(ms.values())
+    asked = (members[rule['first']].max(-1)<rule['threshold']).mean()
+    return sum(ms[n]*(1. if n==rule['first'] else asked) for n in members)
+
+def _calibrated_record(members, labels, names, method, ms, data, max_loss):
     "The ensemble's record: rule, calibration, conformal thresholds and validation scores"
     from sentiment_nb.training import fit_calibration, fit_conformal, score
-    outside = cross_combine(members, labels, method)
+    settings = {'first': min(ms, key=ms.get), 'max_loss': max_loss} if method=='cascade' else {}
+    outside = cross_combine(members, labels, method, **settings)
     logits = log_probs(outside)
-    record = ModelRecord('ensemble', ', '.join(sorted(members)), names, data=data, settings=fit_rule(members, labels, method))
+    record = ModelRecord('ensemble', ', '.join(sorted(members)), names, data=data, settings=fit_rule(members, labels, method, **settings))
     record.temperature,record.bend = fit_calibration(logits, labels)
     record.conformal = fit_conformal(record.to_probs(logits), labels)
     record.metrics = {'validation': score(labels, outside), 'members': {n: score(labels, p) for n,p in members.items()},
-        'comparison': compare_with_best(members, outside, labels, names, ms)}
+        'comparison': compare_with_best(members, outside, labels, names, ms, _cost(members, record.settings, ms))}
     record.versions = {p: version(p) for p in ('sentiment_nb','scikit-learn','numpy')}
     return record
 
@@ -323,7 +361,8 @@ def save_ensemble(
     folders:list[str|Path], # Two or more model folders, trained on `data`; their names become the members' names
     data:str|Path, # The prepared data they were trained on; its validation split is used, its test split never
     load:Callable, # `load(folder)` gives a function from a list of texts to probabilities
-    method:str='soft', # `hard`, `soft` or `stack`
+    method:str='soft', # `hard`, `soft`, `stack` or `cascade`, whose first stage is the faster of two members
+    max_loss:float=.003, # Of a cascade: accuracy that may be lost on validation against the slower member, 0 to 1
 ) -> Path: # `out`
     "Fit a rule on validation texts that no member has seen, and save it with its members as one model"
     from sentiment_nb.training import _data_record, _splits
@@ -336,7 +375,7 @@ def save_ensemble(
         for n,f in folders.items(): _copy_member(f, tmp/'members'/n)
         members,ms = _answers(folders, records, splits, load)
         members,labels = check_members(members, np.array(splits['validation']['label'][:]), names)
-        record = _calibrated_record(members, labels, names, method, ms, known)
+        record = _calibrated_record(members, labels, names, method, ms, known, max_loss)
         record.max_length = max(r.max_length for r in records.values())
         record.save(tmp)
         card = record.metrics['validation'] | dict(name=Path(out).name, labels=', '.join(names), method=METHOD_NAMES[method], members=record.base, version=version('sentiment_nb'), source=known['source'], sentence=record.metrics['comparison']['sentence'])
