@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'InputError', 'softmax', 'linear_logits', 'write_text', 'sha256_file', 'write_sums', 'check_sums',
-           'write_json', 'atomic_folder', 'ModelRecord', 'encode', 'sniff_delimiter', 'cache_dir', 'check_hub']
+           'write_json', 'atomic_folder', 'ModelRecord', 'encode', 'sniff_encoding', 'sniff_delimiter', 'cache_dir',
+           'check_hub']
 
 # %% ../nbs/00_core.ipynb #86770135
-import hashlib, json, os, re, shutil
+import codecs, hashlib, json, os, re, shutil, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -201,6 +202,28 @@ def encode(
         tail = max_length//2 if truncation=='head+tail' else e.special_tokens_mask[-1]
         return e.ids[:max_length-tail] + (e.ids[-tail:] if tail else [])
     return [cut(e) for e in found], [len(e.ids) for e in found]
+
+# %% ../nbs/00_core.ipynb #d4246f58
+def sniff_encoding(
+    f, # An open binary stream, which is read
+    name:str, # Of the file, for the warning
+) -> str: # A Python codec name
+    "`utf-8` if the whole file is, else a guess that is told: Windows-1252 where plausible, or charset-normalizer's first"
+    decoder = codecs.getincrementaldecoder('utf-8')()
+    chunk = f.read(1<<20)
+    if chunk[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE): return 'utf-16'
+    try:
+        while chunk:
+            decoder.decode(chunk)
+            chunk = f.read(1<<20)
+        decoder.decode(b'', final=True)
+        return 'utf-8'
+    except UnicodeDecodeError:
+        from charset_normalizer import from_bytes # costs 40 ms, and most files are UTF-8
+        guesses = [e for m in from_bytes(chunk) for e in m.could_be_from_charset]
+    encoding = 'cp1252' if 'cp1252' in guesses or not guesses else guesses[0]
+    warnings.warn(f"{name} is not UTF-8 and is read as {encoding}; if letters look wrong, name the encoding", stacklevel=2)
+    return encoding
 
 # %% ../nbs/00_core.ipynb #c8153afb
 def sniff_delimiter(

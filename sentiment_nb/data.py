@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'SPELLINGS', 'TEXT_COLUMNS', 'LABEL_COLUMNS', 'TWEETS_SHA256', 'TWEETS_REPAIRS', 'S140_COLUMNS', 'S140_HOME',
-           'LOCAL', 'FILES', 'map_labels', 'open_bytes', 'sniff_encoding', 'csv_batches', 'table_batches',
-           'count_values', 'write_dataset', 'pick_column', 'load_file', 'wheel_folder', 'load_tweets', 'drop_neutral',
-           'load_imdb', 'load_sentiment140', 'load_hub', 'find_local', 'load_source', 'load_prepared']
+           'LOCAL', 'FILES', 'map_labels', 'open_bytes', 'csv_batches', 'table_batches', 'count_values',
+           'write_dataset', 'pick_column', 'load_file', 'wheel_folder', 'load_tweets', 'drop_neutral', 'load_imdb',
+           'load_sentiment140', 'load_hub', 'find_local', 'load_source', 'load_prepared']
 
 # %% ../nbs/01_data.ipynb #0fc7198d
 import codecs, csv, gzip, hashlib, os, re, tarfile, warnings, zipfile
@@ -22,10 +22,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
-from charset_normalizer import from_bytes
 from datasets import ClassLabel, Dataset, DatasetDict, Features, load_dataset
 from huggingface_hub.constants import HF_HUB_OFFLINE
-from .core import InputError, cache_dir, check_hub, sha256_file, sniff_delimiter
+from .core import InputError, cache_dir, check_hub, sha256_file, sniff_delimiter, sniff_encoding
 
 # %% ../nbs/01_data.ipynb #74fccb8a
 NAMES = ('negative', 'neutral', 'positive') # The order of the classes everywhere in this package
@@ -66,27 +65,6 @@ def open_bytes(
     try: return z.open(names[0])
     except RuntimeError: raise InputError(f"{path} is protected by a password: unpack it and name the file") from None
 
-# %% ../nbs/01_data.ipynb #d4246f58
-def sniff_encoding(
-    path:str|Path, # A text file, plain or packed
-    member:str='*', # Which file inside a zip
-) -> str: # A Python codec name
-    "`utf-8` if the whole file is, else a guess that is told: Windows-1252 where plausible, or charset-normalizer's first"
-    decoder = codecs.getincrementaldecoder('utf-8')()
-    with open_bytes(path, member) as f:
-        chunk = f.read(1<<20)
-        if chunk[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE): return 'utf-16'
-        try:
-            while chunk:
-                decoder.decode(chunk)
-                chunk = f.read(1<<20)
-            decoder.decode(b'', final=True)
-            return 'utf-8'
-        except UnicodeDecodeError: guesses = [e for m in from_bytes(chunk) for e in m.could_be_from_charset]
-    encoding = 'cp1252' if 'cp1252' in guesses or not guesses else guesses[0]
-    warnings.warn(f"{Path(path).name} is not UTF-8 and is read as {encoding}; if letters look wrong, name the encoding", stacklevel=2)
-    return encoding
-
 # %% ../nbs/01_data.ipynb #c89007de
 def _header(f, encoding):
     "The first line of an open file"
@@ -100,7 +78,8 @@ def csv_batches(
     member:str='*', # Which file inside a zip
 ): # Yields `pa.RecordBatch`
     "Record batches of strings, in bounded memory (Arrow's streaming CSV reader)"
-    encoding = encoding or sniff_encoding(path, member)
+    if not encoding:
+        with open_bytes(path, member) as f: encoding = sniff_encoding(f, Path(path).name)
     with open_bytes(path, member) as f: header = _header(f, encoding)
     delimiter = delimiter.replace('\\t', '\t') if delimiter else sniff_delimiter(header)
     if len(delimiter)!=1: raise InputError(f"--delimiter is {delimiter!r}, expected one character, or \\t for a tab")

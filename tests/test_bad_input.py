@@ -356,7 +356,7 @@ FILES = { # name: file, its bytes, where to write, further arguments, what the l
     'empty JSON Lines': ('a.jsonl', b'', 'out.csv', '', ['a.jsonl', 'no rows']),
     'missing column': ('a.csv', b'body,x\nfine,1\n', 'out.csv', '', ["'body', 'x'", '--text-column']),
     'asked for a column that is not there': ('a.csv', b'text\nfine\n', 'out.csv', '--text-column body', ["'text'", '--text-column']),
-    'latin-1': ('a.csv', 'text\nfine\ncafé\n'.encode('latin-1'), 'out.csv', '', ['a.csv', '--encoding']),
+    'latin-1 called UTF-8': ('a.csv', 'text\nfine\ncafé\n'.encode('latin-1'), 'out.csv', '--encoding utf-8', ['a.csv', '--encoding']),
     'unknown encoding': ('a.csv', b'text\nfine\n', 'out.csv', '--encoding klingon', ['klingon', '--encoding']),
     'spreadsheet': ('a.xlsx', b'PK', 'out.csv', '', ['.xlsx', '.csv']),
     'unknown kind of result': ('a.csv', b'text\nfine\n', 'out.xlsx', '', ['.xlsx', '.csv']),
@@ -370,6 +370,12 @@ FILES = { # name: file, its bytes, where to write, further arguments, what the l
     'JSON line is a number': ('a.jsonl', b'{"text": "fine"}\n5\n', 'out.jsonl', '', ['row 2']),
     'JSON text is a number': ('a.jsonl', b'{"text": "fine"}\n{"text": 5}\n', 'out.jsonl', '', ['row 2']),
     'JSON text is null': ('a.jsonl', b'{"text": "fine"}\n{"text": null}\n', 'out.jsonl', '', ['row 2']),
+    'Parquet that is none': ('a.parquet', b'text\nfine\n', 'out.csv', '', ['a.parquet', 'cannot be read']),
+    'Parquet cut short': ('a.parquet', parquet(text=['fine'])[:-9], 'out.csv', '', ['a.parquet', 'cannot be read']),
+    'Parquet without the column': ('a.parquet', parquet(body=['fine'], x=[1]), 'out.csv', '', ["'body', 'x'", '--text-column']),
+    'Parquet text is null': ('a.parquet', parquet(text=['fine', None]), 'out.parquet', '', ['row 2']),
+    'Parquet text is a number': ('a.parquet', parquet(text=[1]), 'out.parquet', '', ['row 1']),
+    'a column whose type changes': ('a.jsonl', b'{"text": "fine", "x": 1}\n'*2048 + b'{"text": "bad", "x": "one"}\n', 'out.parquet', '', ['a.jsonl', 'x']),
     'JSON fields that the table lacks': ('a.jsonl', b'{"text": "fine"}\n{"text": "bad", "x": 1}\n', 'out.csv', '', ['x']),
 }
 
@@ -379,6 +385,14 @@ def test_predict_refuses_a_file(case, refuses, tiny, workdir):
     name, blob, out, args, parts = FILES[case]
     if blob is not None: (workdir/name).write_bytes(blob)
     refuses(['predict', '--model', tiny.model, '--file', name, '--out', out, *args.split()], *parts)
+
+@pytest.mark.parametrize('encoding', ['cp1252', 'utf-16', 'utf-8-sig'])
+def test_predict_finds_the_encoding(encoding, cli, tiny, workdir):
+    "As `prepare` does, and a guess is told"
+    (workdir/'a.csv').write_bytes('id;text\n1;“naïve” café – 5 €\n'.encode(encoding))
+    done = cli('predict', '--model', tiny.model, '--file', 'a.csv', '--out', 'out.jsonl')
+    assert done.code==0 and json.loads((workdir/'out.jsonl').read_text(encoding='utf-8'))['text']=='“naïve” café – 5 €', done.err
+    assert ('read as cp1252' in done.err)==(encoding=='cp1252')
 
 def test_earlier_result_survives(refuses, tiny, workdir):
     "A row that stops the work in the middle does not cost the result of yesterday"
