@@ -19,7 +19,7 @@ from common import print_table, save, say
 from sentiment_nb.behaviour import ask_model, load_pairs, pair_consistency
 from sentiment_nb.cleaning import copy_key
 from sentiment_nb.data import load_prepared, load_source
-from sentiment_nb.evaluation import mcnemar
+from sentiment_nb.evaluation import mcnemar, paired_difference
 from sentiment_nb.inference import Predictor
 
 NAMES = ['negative','positive']
@@ -47,13 +47,6 @@ def mix(args):
         write(pd.concat([pairs, rest.assign(label=np.array(NAMES)[rest.label])]), f'data/cad/mix/{name}.csv')
     Path('data/cad/mix/prepared.json').write_text('{}') # a folder of splits, which `prepare` takes as they are
 
-def difference(a, b, seed, n_boot=2000):
-    "Share of pairs that are right, first minus second, with a paired bootstrap interval over pairs"
-    d = a - b
-    draws = np.random.default_rng(seed).choice(d, (n_boot, len(d))).mean(1)
-    low,high = np.percentile(draws, [2.5, 97.5])
-    return dict(value=float(d.mean()), low=float(low), high=float(high))
-
 def write(rows, path):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     rows[['text','label']].to_csv(path, index=False)
@@ -67,8 +60,8 @@ def judge(args):
     rows,both = [], []
     for folder in args.models:
         predictor = Predictor(folder)
-        probs,y = ask_model(predictor.predict_proba, NAMES, list(pairs.text)), (pairs.label==NAMES[1]).to_numpy().astype(int)
         if predictor.record.labels!=NAMES: sys.exit(f"{folder} has the classes {', '.join(predictor.record.labels)}, expected {', '.join(NAMES)}")
+        probs,y = ask_model(predictor.predict_proba, NAMES, list(pairs.text)), (pairs.label==NAMES[1]).to_numpy().astype(int)
         right,c = probs.argmax(1)==y, pair_consistency(probs, y, pairs['pair'].to_numpy())
         rows.append(dict(model=predictor.name, engine=predictor.engine, pairs=c['n_pairs'], consistency=f"{c['value']:.4f} [{c['low']:.3f}, {c['high']:.3f}]",
             accuracy=round(float(right.mean()), 4), on_originals=round(float(right[is_original].mean()), 4), on_rewrites=round(float(right[~is_original].mean()), 4), **{'exact': c}))
@@ -76,7 +69,7 @@ def judge(args):
     first = next((i for i,r in enumerate(rows) if r['engine']!='linear'), 0) # all are compared with the first transformer
     for r,b in zip(rows, both):
         ones = np.ones_like(b)
-        r['against'] = dict(mcnemar=mcnemar(ones, b, both[first], r['model'], rows[first]['model']), difference=difference(b, both[first], args.seed))
+        r['against'] = dict(mcnemar=mcnemar(ones, b, both[first], r['model'], rows[first]['model']), difference=paired_difference(ones, b, both[first], 2, seed=args.seed)['accuracy'])
     print_table([{k: v for k,v in r.items() if k not in ('exact','against')} for r in rows], f'{args.split} pairs; consistency: both texts of a pair right [95 % interval]')
     for r in rows:
         d = r['against']['difference']

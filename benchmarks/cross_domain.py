@@ -11,9 +11,8 @@ import argparse
 from pathlib import Path
 import numpy as np
 from common import print_table, save
-from sentiment_nb.cli import _label_indices, _predict_all
+from sentiment_nb.cli import _label_indices, _predict_all, _short_scores
 from sentiment_nb.data import load_prepared
-from sentiment_nb.evaluation import metric_intervals
 from sentiment_nb.inference import Predictor
 
 def judge(folder, data, limit, seed):
@@ -21,9 +20,8 @@ def judge(folder, data, limit, seed):
     predictor,test = Predictor(folder), load_prepared(data)['test'].shuffle(seed=seed)
     test = test.select(range(min(limit, len(test))))
     names = predictor.record.labels
-    y,probs = np.array(_label_indices(test, names)), _predict_all(predictor, test['text'][:])
-    m = metric_intervals(y, probs.argmax(1), len(names))
-    return {'n': len(y)} | {k: m[k] for k in ('accuracy','macro_f1')}
+    y = np.array(_label_indices(test, names))
+    return _short_scores(_predict_all(predictor, test['text'][:]), y, len(names))
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from scipy.stats import norm, t as student
-from .core import InputError, atomic_folder, write_json
+from .core import InputError, atomic_folder, wilson, write_json
 from .evaluation import check_probs
 
 # %% ../nbs/05b_behaviour.ipynb #417c8699
@@ -354,12 +354,6 @@ def run_suite(
     return pd.DataFrame(cases)
 
 # %% ../nbs/05b_behaviour.ipynb #9849bd03
-def _wilson(share, n):
-    "Wilson's interval for a share of `n` observations"
-    z = norm.ppf(.975)
-    centre,half = share + z**2/(2*n), z*np.sqrt(share*(1-share)/n + z**2/(4*n**2))
-    return (centre-half)/(1+z**2/n), (centre+half)/(1+z**2/n)
-
 def _spread(values, groups):
     "Squared standard error of a mean of grouped values, and the number of groups"
     _,at = np.unique(groups, return_inverse=True)
@@ -376,8 +370,8 @@ def share_interval(
     n,share,(spread,m) = len(hits), hits.mean(), _spread(hits, groups)
     effect = n if m==1 else 1.
     if 0<share<1 and m>1: effect = max(spread/(share*(1-share)/n) * (student.ppf(.975, m-1)/norm.ppf(.975))**2, 1.)
-    low,high = _wilson(share, n/effect)
-    return dict(value=float(share), low=max(float(low), 0.), high=min(float(high), 1.))
+    low,high = wilson(share, n/effect)
+    return dict(value=float(share), low=float(low), high=float(high))
 
 # %% ../nbs/05b_behaviour.ipynb #def7c666
 def summarize_suite(

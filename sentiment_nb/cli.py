@@ -17,6 +17,7 @@ from fastcore.docments import docments
 from tqdm import tqdm
 from . import __version__
 from .core import InputError, ModelRecord
+from .ensemble import _hash
 from .inference import Predictor, explain as find_evidence, predict_file
 
 # %% ../nbs/10_cli.ipynb #46a470da
@@ -137,13 +138,13 @@ def _asked(predictor, texts, labels):
     if predictor.record.labels!=labels: raise InputError(f"{predictor.name} knows other classes than {', '.join(labels)}: compare models of the same classes")
     return predictor.name, predictor.record.kind, _predict_all(predictor, texts)
 
-def _baselines(data, folders, split, texts, labels, fit):
+def _baselines(data, folders, sha256, texts, labels, fit):
     "Probabilities to compare with, by kind or else by name; with `fit`, a linear model is fitted on the training rows where none is given"
     from tempfile import TemporaryDirectory
     from sentiment_nb.training import train_linear
     reports = [f for f in folders or [] if (Path(f)/'predictions.csv').is_file()]
     models = [Predictor(f) for f in folders or [] if f not in reports]
-    _warn_seen(models, data, split)
+    _warn_seen(models, sha256)
     found = [_stored(f, texts, labels) for f in reports] + [_asked(p, texts, labels) for p in models]
     if fit and all(kind!='linear' for _,kind,_ in found):
         with TemporaryDirectory() as d: found.append(_asked(Predictor(train_linear(data, f'{d}/linear')), texts, labels))
@@ -153,14 +154,11 @@ def _baselines(data, folders, split, texts, labels, fit):
     if twice: raise InputError(f"two baselines would be called {twice[0]}: rename a folder")
     return {n: p for n,(_,_,p) in zip(names, found)}
 
-def _warn_seen(predictors, data, split):
-    "Warn of models whose training or validation texts are those to be judged"
-    from sentiment_nb.ensemble import _hash
-    from sentiment_nb.training import _data_record
-    mine = _hash(_data_record(data)['sha256'], split)
+def _warn_seen(predictors, sha256):
+    "Warn of models whose training or validation texts are those to be judged, by the hash of their file"
     for p in predictors:
         for part in ('train','validation'):
-            if mine and mine==_hash(p.record.data.get('sha256', {}), part): warnings.warn(f"{p.name} had these texts for its {'training: the score is of its memory' if part=='train' else 'choices: the score is a little too good'}", stacklevel=2)
+            if sha256 and sha256==_hash(p.record.data.get('sha256', {}), part): warnings.warn(f"{p.name} had these texts for its {'training: the score is of its memory' if part=='train' else 'choices: the score is a little too good'}", stacklevel=2)
 
 def evaluate(
     model:str, # Model folder
@@ -181,17 +179,18 @@ def evaluate(
     if limit is not None and limit<1: raise InputError(f"limit is {limit}, expected at least 1 text")
     if split not in splits: raise InputError(f"{data} has no split {split!r}, only {', '.join(splits)}")
     ds = splits[split].shuffle(seed=0).select(range(min(limit, len(splits[split])))) if limit else splits[split]
-    names,texts = predictor.record.labels, ds['text'][:]
+    known,names,texts = _data_record(data), predictor.record.labels, ds['text'][:]
+    sha256 = _hash(known['sha256'], split)
     y,train_y = np.array(_label_indices(ds, names)), np.array(_label_indices(splits['train'], names))
     probs = _predict_all(predictor, texts)
     base = {'majority': majority_probs(train_y, len(y), len(names))}
-    _warn_seen([predictor], data, split)
-    base |= _baselines(data, baselines, split, texts, names, predictor.record.kind!='linear')
+    _warn_seen([predictor], sha256)
+    base |= _baselines(data, baselines, sha256, texts, names, predictor.record.kind!='linear')
     extra = {'source': ds['source'][:]} if 'source' in ds.column_names else {}
     metrics = evaluate_probs(probs, y, names, texts, base, predictor.name, extra=extra, vocabulary=find_words(splits['train']['text'][:]))
-    metrics |= {'kind': predictor.record.kind, 'engine': predictor.engine, 'data': str(data), 'split': split, 'source': Path(_data_record(data)['source']).name}
+    metrics |= {'kind': predictor.record.kind, 'engine': predictor.engine, 'data': str(data), 'split': split, 'source': Path(known['source']).name}
     new = ~np.array(ds['in_train'][:]) if 'in_train' in ds.column_names else np.ones(len(y), bool)
-    if not new.all() and len(set(y[new]))==len(names): metrics['without_copies'] = _without_copies(probs[new], y[new], names)
+    if not new.all() and len(set(y[new]))==len(names): metrics['without_copies'] = _short_scores(probs[new], y[new], len(names))
     if predictor.record.conformal:
         sets = conformal_summary(probs, y, predictor.record.conformal).loc[['0.90','0.95','0.99']].astype(object)
         metrics['conformal'] = sets.where(sets.notna(), None).to_dict('index')
@@ -222,10 +221,10 @@ def _write_card(folder, text):
     write_text(folder/'README.md', text)
     write_sums(folder)
 
-def _without_copies(probs, y, names):
-    "Accuracy and macro F1 on the texts that do not stand in the training split as well"
+def _short_scores(probs, y, n_classes):
+    "Number of texts, accuracy and macro F1"
     from sentiment_nb.evaluation import metric_intervals
-    m = metric_intervals(y, probs.argmax(1), len(names))
+    m = metric_intervals(y, probs.argmax(1), n_classes)
     return {'n': len(y)} | {k: m[k] for k in ('accuracy','macro_f1')}
 
 def _predict_all(predictor, texts):

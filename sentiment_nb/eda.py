@@ -31,7 +31,7 @@ from sklearn.base import BaseEstimator
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from tokenizers import Tokenizer
 from wordcloud import STOPWORDS, WordCloud
-from .core import InputError
+from .core import InputError, wilson
 from .data import NAMES
 
 # %% ../nbs/02_eda.ipynb #55b862a0
@@ -378,9 +378,8 @@ def share_by(
 ) -> pd.DataFrame: # rows, share, low, high for each part in order; shares from 0 to 1
     "Share of hits in each part, with Wilson's 95 % interval (Wilson 1927)"
     n = pd.Series(np.asarray(hits, dtype=float)).groupby(by.reset_index(drop=True)).agg(['size','mean'])
-    k,p,z = n['size'], n['mean'], norm.isf(.025)
-    mid,half = (p + z**2/(2*k))/(1 + z**2/k), z*np.sqrt(p*(1-p)/k + z**2/(4*k**2))/(1 + z**2/k)
-    return pd.DataFrame({'rows': k, 'share': p, 'low': mid-half, 'high': mid+half})
+    low,high = wilson(n['mean'], n['size'])
+    return pd.DataFrame({'rows': n['size'], 'share': n['mean'], 'low': low, 'high': high})
 
 def plot_share(
     share:pd.DataFrame, # From `share_by`
@@ -389,7 +388,7 @@ def plot_share(
 ) -> plt.Axes: # Share (%) with its interval in each part
     "Share in each part with its interval; the dashed line is the share of all rows"
     ax,p = ax or plt.gca(), 100*share
-    ax.errorbar(p.index, p['share'], yerr=np.clip([p['share']-p['low'], p['high']-p['share']], 0, None), fmt='o', ms=3, lw=1, color='0.2')
+    ax.errorbar(p.index, p['share'], yerr=[p['share']-p['low'], p['high']-p['share']], fmt='o', ms=3, lw=1, color='0.2')
     ax.axhline(np.average(p['share'], weights=share['rows']), ls='--', c='0.4', lw=1)
     ax.set(xlabel=share.index.name, ylabel=f'{what} (%)', title=f"{what.capitalize()} by {share.index.name} (n = {share['rows'].sum():,} texts)")
     return ax

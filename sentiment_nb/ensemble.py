@@ -25,7 +25,7 @@ def refit_probs(
 ) -> np.ndarray: # Probabilities, (n_texts, n_classes)
     "What a linear model says of validation texts when it is fitted on training rows alone"
     from sentiment_nb.training import fit_linear, take_subset
-    train = take_subset(train, record.settings['limit'], seed=record.seed)
+    if limit := record.settings.get('limit'): train = take_subset(train, limit, seed=record.seed)
     clean = lambda found: [clean_text(t, record.policy) for t in found]
     twin = fit_linear(clean(train['text'][:]), np.array(train['label'][:]), record.settings['weighting'], record.settings['C'])
     return record.to_probs(linear_logits(twin, clean(texts)))
@@ -154,6 +154,14 @@ def predict_stack(
     return softmax(X @ coef.T + stack['intercept'])
 
 # %% ../nbs/06_ensemble.ipynb #e9245f9b
+def _stages(members, first):
+    "The member that is asked first, and the other"
+    return members[first], next(m for n,m in members.items() if n!=first)
+
+def _unsure(probs, rule):
+    "Which texts the first member leaves to the second"
+    return probs.max(-1)<rule['threshold']
+
 def fit_cascade(
     members:dict[str,np.ndarray], # Two: name to probabilities on validation texts that no member has seen, (n_texts, n_classes)
     labels:np.ndarray, # Their true classes, (n_texts,), integers
@@ -164,7 +172,7 @@ def fit_cascade(
     labels = _check_labels(labels, stack_members(members).shape)
     if len(members)!=2 or first not in members: raise InputError(f"members are {', '.join(members)} and the first is {first!r}, expected two members, one of them the first")
     if not 0<=max_loss<1: raise InputError(f"max_loss is {max_loss}, expected a share of the texts from 0 to below 1")
-    cheap,other = members[first], next(p for n,p in members.items() if n!=first)
+    cheap,other = _stages(members, first)
     sure = np.sort(cheap.max(-1))[::-1]
     lost = ((other.argmax(-1)==labels).astype(int) - (cheap.argmax(-1)==labels))[np.argsort(-cheap.max(-1), kind='stable')]
     ends = np.append(sure[:-1]>sure[1:], True) # texts of equal confidence go the same way
@@ -176,8 +184,8 @@ def predict_cascade(
     rule:dict, # `first` and `threshold`
 ) -> np.ndarray: # Probabilities, (n_texts, n_classes)
     "The first member where it is sure, the second elsewhere"
-    cheap,other = members[rule['first']], next(p for n,p in members.items() if n!=rule['first'])
-    return np.where(cheap.max(-1, keepdims=True)>=rule['threshold'], cheap, other)
+    cheap,other = _stages(members, rule['first'])
+    return np.where(_unsure(cheap, rule)[:,None], other, cheap)
 
 # %% ../nbs/06_ensemble.ipynb #0373aad5
 METHOD_NAMES = {'hard': 'hard voting', 'soft': 'soft voting', 'stack': 'stacking', 'cascade': 'a cascade'} # How members are joined, in words
@@ -288,7 +296,7 @@ def unseen_probs(
 
 # %% ../nbs/06_ensemble.ipynb #1011bbd3
 CARD = """---
-library_name: onnx
+library_name: {library}
 pipeline_tag: text-classification
 tags: [sentiment-analysis, ensemble]
 ---
@@ -339,18 +347,16 @@ def _answers(folders, records, splits, load):
 def _cost(members, rule, ms):
     "Milliseconds per text of the whole"
     if rule['method']!='cascade': return sum(ms.values())
-    asked = (members[rule['first']].max(-1)<rule['threshold']).mean()
+    asked = _unsure(members[rule['first']], rule).mean()
     return sum(ms[n]*(1. if n==rule['first'] else asked) for n in members)
 
 def _calibrated_record(members, labels, names, method, ms, data, max_loss):
     "The ensemble's record: rule, calibration, conformal thresholds and validation scores"
-    from sentiment_nb.training import fit_calibration, fit_conformal, score
+    from sentiment_nb.training import _calibrate, score
     settings = {'first': min(ms, key=ms.get), 'max_loss': max_loss} if method=='cascade' else {}
     outside = cross_combine(members, labels, method, **settings)
-    logits = log_probs(outside)
     record = ModelRecord('ensemble', ', '.join(sorted(members)), names, data=data, settings=fit_rule(members, labels, method, **settings))
-    record.temperature,record.bend = fit_calibration(logits, labels)
-    record.conformal = fit_conformal(record.to_probs(logits), labels)
+    _calibrate(record, log_probs(outside), labels)
     record.metrics = {'validation': score(labels, outside), 'members': {n: score(labels, p) for n,p in members.items()},
         'comparison': compare_with_best(members, outside, labels, names, ms, _cost(members, record.settings, ms))}
     record.versions = {p: version(p) for p in ('sentiment_nb','scikit-learn','numpy')}
@@ -378,7 +384,7 @@ def save_ensemble(
         record = _calibrated_record(members, labels, names, method, ms, known, max_loss)
         record.max_length = max(r.max_length for r in records.values())
         record.save(tmp)
-        card = record.metrics['validation'] | dict(name=Path(out).name, labels=', '.join(names), method=METHOD_NAMES[method], members=record.base, version=version('sentiment_nb'), source=known['source'], sentence=record.metrics['comparison']['sentence'])
+        card = record.metrics['validation'] | dict(library=record.library, name=Path(out).name, labels=', '.join(names), method=METHOD_NAMES[method], members=record.base, version=version('sentiment_nb'), source=known['source'], sentence=record.metrics['comparison']['sentence'])
         (tmp/'README.md').write_text(CARD.format(**card), encoding='utf-8')
         write_sums(tmp)
     return Path(out)

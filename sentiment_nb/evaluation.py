@@ -27,7 +27,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import auc, classification_report, roc_curve
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 from .cleaning import EMOJI, mask_urls, mask_users
-from .core import InputError, atomic_folder, write_json
+from .core import InputError, atomic_folder, wilson, write_json
 
 # %% ../nbs/05_evaluation.ipynb #ffc48d0c
 _ORDERS = ['negative','positive'], ['negative','neutral','positive']
@@ -173,6 +173,8 @@ def _losses(probs, labels):
     return np.stack([-np.log(np.maximum((probs*true).sum(1), np.finfo(float).eps)), ((probs-true)**2).sum(1)])
 
 # %% ../nbs/05_evaluation.ipynb #5d7a6794
+_PROB_SCORES = 'auroc','pr_auc','log_loss','brier'
+
 def _scorer(probs, labels):
     "A function from the weights of the texts, (n_texts,), to the four scores"
     ranked,losses = [_rank(probs[:,i], labels==i) for i in range(probs.shape[1])], _losses(probs, labels)
@@ -184,7 +186,7 @@ def score_probs(
     labels:np.ndarray, # True classes, (n_texts,), integers; every class occurs
 ) -> dict[str,float]: # `auroc` and `pr_auc` (macro, one against the rest), `log_loss` (nats), `brier` (summed over classes)
     "Scores of probabilities: order and calibration together (Brier 1950; Good 1952; Fawcett 2006)"
-    return dict(zip(('auroc','pr_auc','log_loss','brier'), map(float, _scorer(probs, labels)(np.ones(len(labels))))))
+    return dict(zip(_PROB_SCORES, map(float, _scorer(probs, labels)(np.ones(len(labels))))))
 
 # %% ../nbs/05_evaluation.ipynb #2cdf341f
 def _draw_weights(n, n_boot, seed):
@@ -200,8 +202,8 @@ def prob_intervals(
 ) -> dict[str,dict]: # `auroc`, `pr_auc`, `log_loss`, `brier`, each `{"value", "low", "high"}`
     "Scores of probabilities with 95 % percentile intervals (bootstrap: Efron 1979)"
     score = _scorer(probs, labels)
-    draws = np.array([score(w) for w in _draw_weights(len(labels), n_boot, seed)]).T
-    return {k: _interval(v, d) for (k,v),d in zip(score_probs(probs, labels).items(), draws)}
+    values,draws = score(np.ones(len(labels))), np.array([score(w) for w in _draw_weights(len(labels), n_boot, seed)]).T
+    return {k: _interval(v, d) for k,v,d in zip(_PROB_SCORES, values, draws)}
 
 # %% ../nbs/05_evaluation.ipynb #f6d4ceb8
 def plot_roc(
@@ -308,12 +310,12 @@ def plot_reliability(
     gaps,_,starts = _gaps(probs, labels, n_bins)
     size = np.diff(np.append(starts, len(gaps)))
     mean = np.add.reduceat(confidence, starts)/size
-    right = np.round(np.add.reduceat(gaps+confidence, starts)).astype(int)
-    low,high = np.array([binomtest(r, n).proportion_ci(method='wilson') for r,n in zip(right.tolist(), size.tolist())]).T
+    right = np.round(np.add.reduceat(gaps+confidence, starts))/size
+    low,high = wilson(right, size)
     if ax is None: ax = plt.subplots(figsize=(4.4, 4.2))[1]
     ax.plot([1/probs.shape[1], 1], [1/probs.shape[1], 1], ls=':', color='grey', label='as sure as right')
-    ax.errorbar(mean, right/size, [right/size-low, high-right/size], fmt='o', ms=4, lw=1, label='a bin')
-    ax.set(xlabel='mean confidence', ylabel='share of right answers', title=f'{len(labels):,} texts, ECE {ece(probs, labels, n_bins):.1%}')
+    ax.errorbar(mean, right, [right-low, high-right], fmt='o', ms=4, lw=1, label='a bin')
+    ax.set(xlabel='mean confidence', ylabel='share of right answers', title=f'{len(labels):,} texts, ECE {_mean_gap(gaps, starts):.1%}')
     ax.legend(loc='upper left')
     return ax
 
@@ -634,10 +636,11 @@ def evaluate(
         bootstrap=dict(n_boot=n_boot, seed=seed))
 
 # %% ../nbs/05_evaluation.ipynb #ae3b431e
+def _cell(s, digits=4): return f"{s['value']:.{digits}f} [{s['low']:.3f}, {s['high']:.3f}]"
+
 def _row(name, m, p, width):
     name = name if len(name)<=width else name[:width-1] + '…'
-    cells = [f"{s['value']:.4f} [{s['low']:.3f}, {s['high']:.3f}]" for s in (m['accuracy'], m['macro_f1'])]
-    return f"{name:{width}}  {cells[0]}  {cells[1]}  {p:>7}".rstrip()
+    return f"{name:{width}}  {_cell(m['accuracy'])}  {_cell(m['macro_f1'])}  {p:>7}".rstrip()
 
 def format_results(
     metrics:dict, # From `evaluate`
@@ -701,8 +704,6 @@ def _md_table(header, rows):
     "A table in Markdown"
     clean = [[str(c).replace('|', '\\|').replace('\n', ' ') for c in r] for r in [header, ['---']*len(header), *rows]]
     return '\n'.join(f"| {' | '.join(r)} |" for r in clean)
-
-def _cell(s, digits=4): return f"{s['value']:.{digits}f} [{s['low']:.3f}, {s['high']:.3f}]"
 
 _SCORES = dict(accuracy='accuracy', macro_f1='macro F1', macro_recall='macro recall', macro_precision='macro precision', mcc='Matthews correlation', auroc='AUROC',
     pr_auc='PR-AUC', log_loss='log loss', brier='Brier score, 0 to 2', ece='ECE')
@@ -823,7 +824,7 @@ def write_report(
 ) -> Path: # The folder: report.md, metrics.json, four figures, predictions.csv, misclassified.csv
     "Write all that is known about these predictions, whole or not at all"
     probs,labels = check_probs(probs, labels, names, texts)
-    same = metrics['confusion_matrix']==count_confusions(labels, probs.argmax(-1), len(names)).tolist() and abs(metrics['log_loss']['value']-score_probs(probs, labels)['log_loss'])<1e-9
+    same = metrics['confusion_matrix']==count_confusions(labels, probs.argmax(-1), len(names)).tolist() and abs(metrics['log_loss']['value']-_losses(probs, labels)[0].mean())<1e-9
     if not same: raise InputError("metrics are those of other predictions: give `write_report` the arrays that `evaluate` had")
     table = tabulate_predictions(probs, labels, names, texts, spreadsheet)
     wrong = table[table.label!=table.predicted].sort_values('confidence', ascending=False, kind='stable')
