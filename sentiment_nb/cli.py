@@ -100,22 +100,31 @@ def train(
     print(f"next: sentiment-nb evaluate {folder} {data}" if ready else f"next: sentiment-nb export {folder} --data {data}")
 
 # %% ../nbs/10_cli.ipynb #301794d1
-def _parity_texts(data, n=1000):
-    "Real texts to compare engines on: a prepared validation split, or the embedded tweets"
+def _parity_texts(data, labels, n=1000):
+    "Real texts to compare engines on, with their classes: a prepared validation split, or the embedded tweets without theirs"
     from sentiment_nb.data import load_prepared, load_tweets
-    splits = load_prepared(data) if data else {'validation': load_tweets().shuffle(seed=0)}
+    if not data: return load_tweets().shuffle(seed=0)['text'][:n], None
+    splits = load_prepared(data)
     if 'validation' not in splits: raise InputError(f"{data} has no validation split, only {', '.join(splits)}: prepare it again")
-    return splits['validation']['text'][:n]
+    return splits['validation']['text'][:n], _label_indices(splits['validation'], labels)[:n]
+
+def _format_engine(name, e):
+    "One line about an exported file; by how much it failed, if it did"
+    from sentiment_nb.inference import ACCURACY_LOSS, AGREEMENT, SURE_AGREEMENT
+    verdict = 'passed' if e['passed'] else f"REFUSED (at least {AGREEMENT:.1%} and {SURE_AGREEMENT:.1%} are wanted, and a loss of at most {100*ACCURACY_LOSS:.1f} points) and left out, predictions use the other file"
+    accuracy = f"; accuracy {100*e['accuracy_change']:+.1f} points" if 'accuracy_change' in e else ''
+    return f"{name:<5}{verdict}: labels agree on {e['agreement']:.2%} of {e['n']:,} texts, and on {e['sure_agreement']:.2%} of {e['sure']:,} sure ones{accuracy}; largest difference of a logit {e['max_difference']:.4f}"
 
 def export(
     model:str, # Model folder
-    data:str|None=None, # Prepared data on whose validation texts the engines are compared; the embedded tweets by default
+    data:str|None=None, # Prepared data on whose validation texts and labels the engines are compared; by default the embedded tweets, without labels
     int8:bool=True, # Make the int8 file as well
 ):
     "Write ONNX and int8 files, each checked against the model it came from"
     from sentiment_nb.inference import export_onnx
-    for name,e in export_onnx(find_model(model), _parity_texts(data), int8).items():
-        print(f"{name:<5}{'passed' if e['passed'] else 'REFUSED and left out, predictions use the other file'}: labels agree on {e['agreement']:.2%} of {e['n']:,} texts, and on {e['sure_agreement']:.2%} of {e['sure']:,} sure ones; largest difference of a logit {e['max_difference']:.4f}")
+    folder = find_model(model)
+    texts,labels = _parity_texts(data, ModelRecord.load(folder).labels)
+    for name,e in export_onnx(folder, texts, int8, labels).items(): print(_format_engine(name, e))
 
 # %% ../nbs/10_cli.ipynb #00005063
 def _label_indices(ds, labels):

@@ -337,9 +337,11 @@ def _load_model(folder, labels, max_length):
     "The encoder with a fresh head for `labels`"
     config = AutoConfig.from_pretrained(folder, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={n: i for i,n in enumerate(labels)})
     for name in {'attention_probs_dropout_prob','attention_dropout'} & set(vars(config)): setattr(config, name, 0.)
-    limit = getattr(config, 'max_position_embeddings', max_length)
+    with _quiet(): net = AutoModelForSequenceClassification.from_pretrained(folder, config=config, ignore_mismatched_sizes=True, use_safetensors=True)
+    padding = getattr(getattr(getattr(net.base_model, 'embeddings', None), 'position_embeddings', None), 'padding_idx', None)
+    limit = getattr(config, 'max_position_embeddings', max_length) - (0 if padding is None else padding+1) # RoBERTa counts from behind its padding
     if not 4<=max_length<=limit: raise InputError(f"max_length is {max_length}, expected 4 to {limit} tokens for this encoder")
-    with _quiet(): return AutoModelForSequenceClassification.from_pretrained(folder, config=config, ignore_mismatched_sizes=True, use_safetensors=True)
+    return net
 
 def _load_encoder(folder, labels, max_length):
     "Network and tokenizer, or one line about what is wrong with their files"

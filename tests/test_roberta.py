@@ -1,0 +1,101 @@
+"A RoBERTa-like encoder: byte-level tokenizer, positions that start behind the padding, no token types; made here and trained from a local folder."
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from sentiment_nb.cleaning import clean_text
+from sentiment_nb.core import InputError, ModelRecord, encode
+from sentiment_nb.data import load_prepared
+from sentiment_nb.inference import FLOAT_TOLERANCE, Predictor, explain_gradients, export_onnx
+from sentiment_nb.training import quickstart_folder, torch_logits, train_transformer
+from tokenizers import ByteLevelBPETokenizer, Tokenizer
+
+POSITIONS = 50 # of which two, up to the padding's own number, stay unused
+
+def write_encoder(folder, texts):
+    "A small random RoBERTa with a tokenizer trained on `texts`, in the files that the hub has"
+    from transformers import RobertaConfig, RobertaForSequenceClassification, RobertaTokenizer
+    folder.mkdir()
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(texts, vocab_size=1500, special_tokens=['<s>', '<pad>', '</s>', '<unk>', '<mask>'], show_progress=False)
+    bpe.save_model(str(folder))
+    RobertaTokenizer.from_pretrained(folder).save_pretrained(folder)
+    RobertaForSequenceClassification(RobertaConfig(vocab_size=bpe.get_vocab_size(), hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=128, max_position_embeddings=POSITIONS, type_vocab_size=1)).save_pretrained(folder)
+    return folder
+
+@pytest.fixture(scope='module')
+def roberta(tmp_path_factory):
+    "Encoder, trained and exported model, held-out texts, and what the gate found"
+    home, data = tmp_path_factory.mktemp('roberta'), quickstart_folder().parents[1]/'data'
+    splits = load_prepared(data)
+    encoder = write_encoder(home/'encoder', splits['train']['text'][:4000])
+    model = train_transformer(data, home/'model', encoder, epochs=2, limit=1500, max_length=POSITIONS-2, truncation='head+tail', learning_rate=3e-3)
+    texts, labels = (splits['test'][c][:400] for c in ('text', 'label'))
+    return SimpleNamespace(encoder=encoder, model=model, data=data, texts=texts, engines=export_onnx(model, texts, labels=labels))
+
+def test_it_is_one(roberta):
+    "The class, the number of the padding and the byte-level tokenizer arrive in the model folder"
+    config, tokenizer = (roberta.model/'config.json').read_text(), Tokenizer.from_file(str(roberta.model/'tokenizer.json'))
+    assert '"RobertaForSequenceClassification"' in config and '"pad_token_id": 1' in config
+    assert tokenizer.token_to_id('<pad>')==1 and tokenizer.decode(tokenizer.encode('فيلم 😀').ids)=='فيلم 😀'
+
+def test_positions_end_before_the_table(roberta, tmp_path):
+    "Two of the table's rows are never used, so a text may have two tokens fewer; the fixture trained with all that are left"
+    with pytest.raises(InputError, match='expected 4 to 48 tokens'): train_transformer(roberta.data, tmp_path/'m', roberta.encoder, limit=64, max_length=POSITIONS-1)
+    predicted = Predictor(roberta.model, 'onnx').predict(roberta.texts)
+    assert any(p.truncated for p in predicted) and ModelRecord.load(roberta.model).max_length==POSITIONS-2
+
+def test_the_gate_passes(roberta):
+    "Float to 1e-3 and int8 by labels and accuracy, on a model whose answers differ from text to text"
+    reference = torch_logits(roberta.model, roberta.texts)
+    assert np.ptp(reference[:,1]-reference[:,0])>2 and 10<reference.argmax(1).sum()<len(reference)-10
+    assert roberta.engines['onnx']['passed'] and roberta.engines['onnx']['max_difference']<1e-4
+    assert roberta.engines['int8']['passed'] and abs(roberta.engines['int8']['accuracy_change'])<=.005, roberta.engines
+
+def test_last_layer_finishes_the_first_token_only(roberta):
+    "The graph has the pattern, though the head differs from BERT's, and the gate has found the same logits"
+    nodes = onnx.load(str(roberta.model/'onnx'/'model.onnx')).graph.node
+    assert sum(n.op_type=='Slice' and n.output[0].endswith('_first') for n in nodes)==2
+
+def test_alone_and_in_a_batch(roberta):
+    "One text at a time, all together, and by torch, which pads with the tokenizer's own number"
+    predictor = Predictor(roberta.model, 'onnx')
+    together, wanted = predictor.predict_proba(roberta.texts), predictor.record.to_probs(torch_logits(roberta.model, roberta.texts))
+    assert np.abs(np.concatenate([predictor.predict_proba([t]) for t in roberta.texts]) - together).max()<1e-5
+    assert np.abs(together-wanted).max()<FLOAT_TOLERANCE
+
+@pytest.mark.parametrize('pad', [0, 1, 7])
+def test_what_stands_in_the_padding_does_not_matter(roberta, pad):
+    "Positions are counted from the left and the mask hides the rest, whichever number fills it"
+    record, session = ModelRecord.load(roberta.model), ort.InferenceSession(str(roberta.model/'onnx'/'model.onnx'))
+    tokenizer = Tokenizer.from_file(str(roberta.model/'tokenizer.json'))
+    ids, _ = encode(tokenizer, [clean_text(t, record.policy) for t in roberta.texts[:40]], record.max_length, record.truncation)
+    mask = np.array([[k<len(i) for k in range(max(map(len, ids)))] for i in ids]).astype(np.int64)
+    batch = np.full_like(mask, pad)
+    batch[mask==1] = np.concatenate(ids)
+    assert (mask==0).mean()>.2
+    found = session.run(None, {'input_ids': batch, 'attention_mask': mask})[0]
+    assert np.abs(found-torch_logits(roberta.model, roberta.texts[:40])).max()<1e-4
+
+def test_pipeline_agrees(roberta):
+    "transformers.pipeline reads the same folder and says the same"
+    from transformers import pipeline
+    predictor = Predictor(roberta.model, 'onnx')
+    predictor.record.temperature,predictor.record.bend = 1.,0. # transformers knows nothing of it
+    texts, ours = zip(*((clean_text(t), p) for t,p in zip(roberta.texts[:64], predictor.predict(roberta.texts[:64])) if not p.truncated)) # nor of head+tail
+    theirs = pipeline('text-classification', str(roberta.model))(list(texts))
+    assert len(ours)>30 and [p.label for p in ours]==[p['label'] for p in theirs]
+    assert np.allclose([p.confidence for p in ours], [p['score'] for p in theirs], atol=1e-3)
+
+def test_a_megabyte(roberta):
+    "One word of a million letters has to be merged letter by letter"
+    for t in ('a'*10**6, 'ب'*10**6, '😀'*250_000): assert Predictor(roberta.model).predict(t).truncated
+
+def test_gradients_reach_every_word(roberta):
+    "Integrated gradients work on the embeddings of this encoder too, and no word is left without its tokens"
+    text = max((t for t in roberta.texts if len(t)<80), key=len)
+    found = explain_gradients(roberta.model, text, n_steps=8)
+    assert len(found)>3 and all(e.score!=0 for e in found)
