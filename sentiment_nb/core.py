@@ -146,7 +146,7 @@ FORMAT = 1 # The version of `sentiment_nb.json` that this package writes
 @dataclass
 class ModelRecord:
     "What a model folder must remember beside its weights"
-    kind:str # `linear`, `frozen`, `transformer` or `ensemble`
+    kind:str # `linear`, `frozen`, `static`, `transformer` or `ensemble`
     base:str # The encoder it was trained from: a name, hub id or folder name; of an ensemble its members
     labels:list[str] # Class names in the order of the probabilities: negative, (neutral,) positive
     policy:str='minimal' # Cleaning policy, a key of `sentiment_nb.cleaning.POLICIES`

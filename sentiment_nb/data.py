@@ -9,7 +9,7 @@ __all__ = ['NAMES', 'SPELLINGS', 'TEXT_COLUMNS', 'LABEL_COLUMNS', 'TWEETS_SHA256
            'load_sentiment140', 'load_hub', 'find_local', 'load_source', 'load_prepared']
 
 # %% ../nbs/01_data.ipynb #0fc7198d
-import codecs, csv, gzip, hashlib, os, re, tarfile, warnings, zipfile
+import codecs, csv, gzip, hashlib, os, re, tarfile, zipfile
 from collections import Counter
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FLOAT_TOLERANCE', 'AGREEMENT', 'SURE_AGREEMENT', 'SURE_MARGIN', 'ACCURACY_LOSS', 'ENGINES', 'TABLES',
            'keep_first_token', 'has_vnni', 'count_cpus', 'pack_batches', 'compare_logits', 'export_onnx', 'Prediction',
-           'Predictor', 'batched', 'word_spans', 'Evidence', 'explain', 'highlight', 'explain_gradients',
+           'Predictor', 'batched', 'word_spans', 'Evidence', 'explain', 'highlight', 'explain_gradients', 'read_rows',
            'predict_file']
 
 # %% ../nbs/07_inference.ipynb #19503e0c
@@ -414,9 +414,15 @@ def _read_lines(f, suffix, path):
     rows = csv.DictReader(f, delimiter=delimiter, strict=True)
     return rows.fieldnames or [], rows
 
-def _read_rows(path, text_column, encoding):
-    "Column names, name of the text column, iterator of rows, and the types where the file tells them"
-    suffix,schema = path.suffix.lower(), None
+def read_rows(
+    path:str|Path, # CSV, TSV, JSON Lines, Parquet, or text with one text in each line
+    text_column:str|None=None, # None takes `text`, or the only column
+    encoding:str|None=None, # Of a text file; None takes UTF-8, or tells what it guessed
+) -> tuple: # Column names, name of the text column, iterator of rows as dictionaries, and the Arrow schema of a Parquet file or None
+    "Rows of a table, in bounded memory"
+    path,schema = Path(path), None
+    if not path.is_file(): raise InputError(f"{path} does not exist: check the path")
+    suffix = path.suffix.lower()
     if suffix not in (*TABLES,'.txt'): raise InputError(f"{path.name} ends in {suffix!r}, expected {', '.join(TABLES)} or .txt: save it as one of these")
     if suffix=='.parquet':
         import pyarrow.parquet as pq
@@ -470,7 +476,6 @@ def predict_file(
 ) -> int: # Rows written
     "Predict every row of a file; all columns are kept"
     path,out = Path(path), Path(out)
-    if not path.is_file(): raise InputError(f"{path} does not exist: check the path")
     new = ['label','confidence','uncertain'] + [f'prob_{n}' for n in predictor.record.labels]
     count = empty = 0
     def rows(found, column):
@@ -485,7 +490,7 @@ def predict_file(
             empty += sum(not r[column].strip() for r in part)
         if not count: raise InputError(f"{path} has no rows: give a file with texts")
     try:
-        names,column,found,schema = _read_rows(path, text_column, encoding)
+        names,column,found,schema = read_rows(path, text_column, encoding)
         taken = sorted(set(names) & set(new))
         if taken: raise InputError(f"{path} already has a column {taken[0]!r}, which would be overwritten: rename it")
         _write_rows(out, names + new, rows(found, column), schema)

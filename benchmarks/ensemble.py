@@ -1,0 +1,42 @@
+"""How good is an ensemble on the texts that its members were judged on? Their reports hold their answers, so nothing is asked twice.
+
+Method: the members' probabilities are read from the reports that `sentiment-nb evaluate` wrote, joined by the ensemble's stored rule, calibrated as the ensemble is, and judged like any model. On --check texts the
+ensemble itself is asked, through `Predictor`, and has to agree.
+
+    sentiment-nb ensemble models/imdb-512 models/imdb-256 models/imdb-nocad-linear --data data/imdb-nocad --method stack --out models/imdb-ensemble
+    python benchmarks/ensemble.py --ensemble models/imdb-ensemble --data data/imdb-nocad --reports reports/imdb-512 reports/imdb-256 reports/imdb-nocad-linear
+"""
+import argparse, json
+from pathlib import Path
+import numpy as np
+from common import save, say
+from sentiment_nb.cli import _label_indices, _short_scores, _stored
+from sentiment_nb.core import ModelRecord
+from sentiment_nb.data import load_prepared
+from sentiment_nb.ensemble import combine, log_probs
+from sentiment_nb.evaluation import evaluate, format_report
+from sentiment_nb.inference import Predictor
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--ensemble', required=True, help='model folder')
+    p.add_argument('--data', required=True, help='prepared data, whose test split the reports are about')
+    p.add_argument('--reports', nargs='+', required=True, help='of every member')
+    p.add_argument('--check', type=int, default=200, help='texts on which the ensemble is asked')
+    args = p.parse_args()
+    record,test = ModelRecord.load(args.ensemble), load_prepared(args.data)['test']
+    texts,y = test['text'][:], np.array(_label_indices(test, record.labels))
+    members = {n: q for n,_,q in (_stored(r, texts, record.labels) for r in args.reports)}
+    probs = record.to_probs(log_probs(combine(members, record.settings)))
+    asked = Predictor(args.ensemble).predict_proba(texts[:args.check])
+    far = float(np.abs(asked-probs[:args.check]).max())
+    if far>.02: raise SystemExit(f'the ensemble itself answers otherwise than its members\' reports say, by up to {far:.3f}: evaluate the members again')
+    found = evaluate(probs, y, record.labels, texts, members, Path(args.ensemble).name)
+    new = ~np.array(test['in_train'][:])
+    if not new.all(): found['without_copies'] = _short_scores(probs[new], y[new], len(record.labels))
+    say(json.dumps(record.settings, indent=None))
+    say(format_report(found))
+    say(f'largest difference of a probability to the ensemble asked itself, on {args.check} texts: {far:.4f}')
+    save(Path(args.ensemble).name, args, 'onnxruntime scikit-learn', found)
+
+if __name__=='__main__': main()
