@@ -206,6 +206,7 @@ class _Linear:
         try: import skops.io
         except ModuleNotFoundError: raise InputError(f'{folder} holds a linear model, which needs scikit-learn: pip install "sentiment_nb[train]"') from None
         self.pipe = skops.io.load(folder/file, trusted=[])
+        if len(self.pipe.classes_)!=len(record.labels): raise InputError(f"{folder/file} gives {len(self.pipe.classes_)} classes, sentiment_nb.json names {len(record.labels)}: copy the model folder again, whole")
     def __call__(self, texts):
         return linear_logits(self.pipe, texts), [len(t.split()) for t in texts], [False]*len(texts)
 
@@ -394,7 +395,7 @@ def explain_gradients(
     with torch.inference_mode(): best = int(net(input_ids=ids, attention_mask=mask).logits.argmax())
     blank = torch.where(special==1, ids, net.config.pad_token_id or 0)
     score = LayerIntegratedGradients(odds, net.get_input_embeddings()).attribute(ids, blank, additional_forward_args=(mask,), n_steps=n_steps, internal_batch_size=32).sum(-1)[0]
-    starts = np.array([a for a,_ in found.offsets])
+    starts = np.array([b-len(clean[a:b].lstrip()) for a,b in found.offsets]) # some tokenizers count the space before a word to it
     return [Evidence(clean[a:b], a, b, float(score[(starts>=a)&(starts<b)&(special[0].numpy()==0)].sum())) for a,b in word_spans(clean, len(clean))]
 
 # %% ../nbs/07_inference.ipynb #3e927dd0
