@@ -5,8 +5,9 @@ Method: one process; every round asks each variant once for all texts, tokenizin
 
     python benchmarks/engines.py --model models/quickstart --data data/quickstart
     python benchmarks/engines.py --model models/imdb-256 --data data/imdb --limit 200 --part reviews
+    python benchmarks/engines.py --model models/imdb-256 --data data/imdb --limit 100 --part distilbert --shape distilbert --only pipeline
 """
-import argparse, importlib.util, json, statistics, tempfile, time
+import argparse, importlib.util, json, shutil, statistics, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -71,6 +72,27 @@ def torch_run(model):
         with torch.inference_mode(): return net(**{k: torch.from_numpy(v) for k,v in batch.items()}).logits.numpy()
     return run
 
+def pipeline_ask(model, record, batch_size, threads):
+    "`transformers.pipeline` behind the same cleaning"
+    import torch
+    from transformers import pipeline
+    pipe = pipeline('text-classification', str(model), device='cpu', top_k=None, truncation=True, max_length=record.max_length, batch_size=batch_size)
+    def run(texts):
+        torch.set_num_threads(threads)
+        found = pipe([clean_text(t, record.policy) for t in texts])
+        return np.array([[{c['label']: c['score'] for c in row}[n] for n in record.labels] for row in found])
+    return run
+
+def random_distilbert(model, folder, record):
+    "A network of DistilBERT's size with random weights: what it says means nothing, what it costs is right"
+    import torch
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+    torch.manual_seed(0)
+    names = dict(enumerate(record.labels))
+    DistilBertForSequenceClassification(DistilBertConfig(num_labels=len(names), id2label=names, label2id={n: i for i,n in names.items()})).save_pretrained(folder)
+    for f in ('tokenizer.json','tokenizer_config.json','sentiment_nb.json'): shutil.copyfile(Path(model)/f, Path(folder)/f)
+    return folder
+
 def openvino_run(path, work, samples, int8):
     "OpenVINO with shapes rounded up to buckets, since it compiles anew for each shape; int8 by NNCF's post-training quantization"
     import openvino as ov
@@ -92,6 +114,7 @@ def main():
     p.add_argument('--model', default='models/quickstart')
     p.add_argument('--data', default='data/quickstart')
     p.add_argument('--limit', type=int, default=1000, help='texts of the validation split')
+    p.add_argument('--shape', choices=['distilbert'], help='a random network of this size instead of the model, with its tokenizer')
     p.add_argument('--rounds', type=int, default=5)
     p.add_argument('--part', default='tweets')
     p.add_argument('--only', nargs='*', help='parts of names of variants')
@@ -102,7 +125,9 @@ def main():
     def encode_all(texts): return encode(tokenizer, [clean_text(t, record.policy) for t in texts], record.max_length, record.truncation)[0]
     with tempfile.TemporaryDirectory() as d:
         work = Path(d)
-        graphs(args.model, work)
+        if args.shape: (work/'random').mkdir()
+        model = random_distilbert(args.model, work/'random', record) if args.shape else args.model
+        graphs(model, work)
         side = ThreadPoolExecutor(cores).map
         small = runner(work/'float_int8.onnx')
         def variant(run=small, pack=pack_batches, each=side): return partial(ask, run=run, encode_all=encode_all, pack=pack, each=each)
@@ -117,7 +142,9 @@ def main():
             'batches of 32 as they come': variant(pack=in_order),
             'no padding at all': variant(pack=one_length)}
         ways |= {f'{n:,} tokens a batch': variant(pack=partial(pack_batches, budget=n)) for n in (256, 512, 2048, 4096)}
-        ways['torch, batches as the default, all cores'] = variant(torch_run(args.model), each=map)
+        ways['torch, batches as the default, all cores'] = variant(torch_run(model), each=map)
+        pipelines = {f'pipeline, batch {b}, {t} thread{"s" if t>1 else ""}': pipeline_ask(model, record, b, t) for b in (1, 8, 32) for t in {1, cores}}
+        ways |= pipelines
         if importlib.util.find_spec('openvino'):
             samples = [_pad([i]) for i in encode_all(texts[:100])]
             ways['OpenVINO, float'] = variant(openvino_run(work/'float.onnx', work, samples, False), each=map)
@@ -133,7 +160,8 @@ def main():
         start = time.perf_counter()
         ids = encode_all(texts)
         share = (time.perf_counter()-start)/statistics.median(seconds['the default'])
-    rows = [{'variant': n, 'texts/s': spread([len(texts)/s for s in ss], 1), 'times the default': spread([b/s for b,s in zip(seconds['the default'], ss)], 2), 'same labels': float((labels[n]==labels['float']).mean())} for n,ss in seconds.items()]
+    best = min((seconds[n] for n in pipelines if n in seconds), key=statistics.median, default=None)
+    rows = [{'variant': n, 'texts/s': spread([len(texts)/s for s in ss], 1), 'times the default': spread([b/s for b,s in zip(seconds['the default'], ss)], 2), 'times the best pipeline': best and spread([b/s for b,s in zip(best, ss)], 2), 'same labels': float((labels[n]==labels['float']).mean())} for n,ss in seconds.items()]
     say(f'{len(texts):,} texts of {np.mean([len(i) for i in ids]):.0f} tokens, {args.rounds} rounds, {cores} cores; cleaning and tokenizing take {share:.1%} of the default\'s time')
     print_table(rows)
     save('engines', args, 'onnxruntime tokenizers onnx torch transformers openvino nncf', dict(texts=len(texts), tokens=float(np.mean([len(i) for i in ids])), tokenizing_share=share, rows=rows), args.part)

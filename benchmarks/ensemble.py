@@ -14,7 +14,7 @@ from sentiment_nb.cli import _label_indices, _short_scores, _stored
 from sentiment_nb.core import ModelRecord
 from sentiment_nb.data import load_prepared
 from sentiment_nb.ensemble import combine, log_probs
-from sentiment_nb.evaluation import evaluate, format_report
+from sentiment_nb.evaluation import evaluate, format_report, majority_probs
 from sentiment_nb.inference import Predictor
 
 def main():
@@ -24,14 +24,17 @@ def main():
     p.add_argument('--reports', nargs='+', required=True, help='of every member')
     p.add_argument('--check', type=int, default=200, help='texts on which the ensemble is asked')
     args = p.parse_args()
-    record,test = ModelRecord.load(args.ensemble), load_prepared(args.data)['test']
+    record,splits = ModelRecord.load(args.ensemble), load_prepared(args.data)
+    test = splits['test']
     texts,y = test['text'][:], np.array(_label_indices(test, record.labels))
-    members = {n: q for n,_,q in (_stored(r, texts, record.labels) for r in args.reports)}
+    stored = [_stored(r, texts, record.labels) for r in args.reports]
+    members = {n: q for n,_,q in stored}
     probs = record.to_probs(log_probs(combine(members, record.settings)))
     asked = Predictor(args.ensemble).predict_proba(texts[:args.check])
     far = float(np.abs(asked-probs[:args.check]).max())
     if far>.02: raise SystemExit(f'the ensemble itself answers otherwise than its members\' reports say, by up to {far:.3f}: evaluate the members again')
-    found = evaluate(probs, y, record.labels, texts, members, Path(args.ensemble).name)
+    base = {'majority': majority_probs(np.array(_label_indices(splits['train'], record.labels)), len(y), len(record.labels))} | {'linear' if kind=='linear' else n: q for n,kind,q in stored}
+    found = evaluate(probs, y, record.labels, texts, base, Path(args.ensemble).name)
     new = ~np.array(test['in_train'][:])
     if not new.all(): found['without_copies'] = _short_scores(probs[new], y[new], len(record.labels))
     say(json.dumps(record.settings, indent=None))
