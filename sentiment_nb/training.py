@@ -7,7 +7,7 @@ __all__ = ['TOKEN', 'LINEAR_CS', 'CARD', 'MINILM_SHA256', 'HUB_IDS', 'LEARNING_R
            'fit_linear', 'score', 'fit_temperature', 'fit_calibration', 'fit_conformal', 'choose_linear',
            'train_linear', 'find_encoder', 'tokenize', 'take_subset', 'Progress', 'SaveTenths', 'freeze',
            'train_transformer', 'torch_logits', 'torch_to_onnx', 'train_frozen', 'train_model', 'train_quickstart',
-           'quickstart_folder']
+           'quickstart_folder', 'quickstart_logits']
 
 # %% ../nbs/04_training.ipynb #a6bfd7a1
 import inspect, json, re, shutil, sys, time, warnings
@@ -557,3 +557,17 @@ def quickstart_folder() -> Path: # Model folder of the fine-tuned MiniLM; `…-l
     with FileLock(f'{root}.lock'):
         if not (root/'models'/'quickstart').is_dir(): train_quickstart(root/'models'/'quickstart', root/'data')
     return root/'models'/'quickstart'
+
+# %% ../nbs/04_training.ipynb #f19b6ddd
+def quickstart_logits(
+    split:str, # `validation` or `test`
+) -> np.ndarray: # Logits, (n_texts, n_classes), in the order of the split
+    "What the quickstart's fine-tuned MiniLM says of its held-out texts, from the cache; asked first if it is not there"
+    folder = quickstart_folder()
+    path = folder.parents[1]/'logits'/f'{split}.npy'
+    path.parent.mkdir(exist_ok=True)
+    with FileLock(f'{path}.lock'):
+        if not path.is_file():
+            np.save(aside := path.with_suffix('.partial.npy'), torch_logits(folder, load_prepared(folder.parents[1]/'data')[split]['text'][:]))
+            aside.replace(path)
+        return np.load(path)

@@ -182,7 +182,7 @@ def test_no_place_for_a_folder(out, refuses, workdir):
 @pytest.fixture
 def held(workdir):
     "Another live process is writing into `out`"
-    script = "import time; from sentiment_nb.core import atomic_folder\nwith atomic_folder('out'): print('held', flush=True); time.sleep(120)"
+    script = "import time; from sentiment_nb.core import atomic_folder\nwith atomic_folder('out'): print('held', flush=True); time.sleep(600)"
     p = subprocess.Popen([sys.executable, '-c', script], cwd=workdir, env=environ(), stdout=subprocess.PIPE, text=True)
     assert p.stdout.readline()=='held\n'
     yield p
