@@ -144,7 +144,7 @@ def write_random(folder, texts, outliers=False):
     layer = net.bert.encoder.layer[0]
     pairs = ((net.bert.embeddings.LayerNorm, [layer.attention.self.query, layer.attention.self.key, layer.attention.self.value]), (layer.attention.output.LayerNorm, [layer.intermediate.dense]))
     for norm, readers in pairs if outliers else ():
-        norm.weight.data[0] *= 1e-3
+        for p in (norm.weight, norm.bias): p.data[0] *= 1e-3
         for r in readers: r.weight.data[:,0] *= 1e3
     net.save_pretrained(folder)
     PreTrainedTokenizerFast(tokenizer_object=pieces._tokenizer, unk_token='[UNK]', pad_token='[PAD]', cls_token='[CLS]', sep_token='[SEP]').save_pretrained(folder)

@@ -69,7 +69,8 @@ def test_import_cells_hold_only_imports(path):
 def test_first_and_last_cells(path):
     cells = read_nb(path).cells
     assert re.match(r'# .+\n+> .+', cells[0].source)
-    assert cells[1].source.strip() == f'#| default_exp {room(path)}'
+    exports = any(re.search(r'^#\|\s*exports?\b', s, re.M) for s in code(path))
+    assert (cells[1].source.strip() == f'#| default_exp {room(path)}') == exports # a page without a module names none
     assert 'nbdev_export()' in cells[-1].source
 
 @each(notebooks)
