@@ -153,7 +153,8 @@ def fit_calibration(
     logits:np.ndarray, # Raw scores of validation texts, (n_texts, n_classes)
     labels:np.ndarray, # Their classes, (n_texts,)
 ) -> tuple[float,float]: # Temperature and bend, as `softmax` takes them
-    "The pair with the smallest log loss; no bend unless a likelihood ratio test at 5 % asks for it (at the edge of its range: Self and Liang 1987, doi:10.1080/01621459.1987.10478472)"
+    "The pair with the smallest log loss, or none where validation holds no mistake; no bend unless a likelihood ratio test at 5 % asks for it (at the edge of its range: Self and Liang 1987, doi:10.1080/01621459.1987.10478472)"
+    if (np.argmax(logits, -1)==labels).all(): return 1., 0. # the loss would be smallest at temperature 0
     best = lambda bend: _loss(logits, labels, fit_temperature(logits, labels, bend), bend)
     bend = float(minimize_scalar(best, bounds=(0, 2/np.ptp(logits, -1).max()), method='bounded').x)
     if 2*len(labels)*(best(0.)-best(bend)) < chi2.ppf(.9, 1): bend = 0. # under the null, half of all cases lie at the edge, 0
