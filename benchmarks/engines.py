@@ -4,8 +4,8 @@ Method: one process; every round asks each variant once for all texts, tokenizin
 `same labels` is the share of texts on which a variant agrees with the float graph. Variants of other libraries are tried where they are installed (`pip install openvino nncf`).
 
     python benchmarks/engines.py --model models/quickstart --data data/quickstart
-    python benchmarks/engines.py --model models/imdb-256 --data data/imdb --limit 200 --part reviews
-    python benchmarks/engines.py --model models/imdb-256 --data data/imdb --limit 100 --part distilbert --shape distilbert --only pipeline
+    python benchmarks/engines.py --model models/imdb-256 --data data/imdb --limit 100 --part reviews --skip pipeline
+    python benchmarks/engines.py --model models/imdb-256 --data data/imdb --limit 100 --part distilbert --shape distilbert --only 'pipeline, batch'
 """
 import argparse, importlib.util, json, shutil, statistics, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
@@ -117,7 +117,8 @@ def main():
     p.add_argument('--shape', choices=['distilbert'], help='a random network of this size instead of the model, with its tokenizer')
     p.add_argument('--rounds', type=int, default=5)
     p.add_argument('--part', default='tweets')
-    p.add_argument('--only', nargs='*', help='parts of names of variants')
+    p.add_argument('--only', nargs='*', default=[''], help='parts of the names of variants to try')
+    p.add_argument('--skip', nargs='*', default=[], help='parts of the names of variants to leave out')
     args = p.parse_args()
     record,cores = ModelRecord.load(args.model), count_cpus()
     texts = load_prepared(args.data)['validation'].shuffle(seed=0)['text'][:args.limit]
@@ -149,7 +150,7 @@ def main():
             samples = [_pad([i]) for i in encode_all(texts[:100])]
             ways['OpenVINO, float'] = variant(openvino_run(work/'float.onnx', work, samples, False), each=map)
             if importlib.util.find_spec('nncf'): ways['OpenVINO, NNCF int8'] = variant(openvino_run(work/'float.onnx', work, samples, True), each=map)
-        if args.only: ways = {n: w for n,w in ways.items() if n in ('the default','float') or any(o in n for o in args.only)}
+        ways = {n: w for n,w in ways.items() if n in ('the default','float') or any(o in n for o in args.only) and not any(o in n for o in args.skip)}
         seconds,labels = {n: [] for n in ways}, {}
         for n,w in ways.items(): labels[n] = w(texts).argmax(1) # not counted
         for _ in range(args.rounds):
@@ -161,7 +162,7 @@ def main():
         ids = encode_all(texts)
         share = (time.perf_counter()-start)/statistics.median(seconds['the default'])
     best = min((seconds[n] for n in pipelines if n in seconds), key=statistics.median, default=None)
-    rows = [{'variant': n, 'texts/s': spread([len(texts)/s for s in ss], 1), 'times the default': spread([b/s for b,s in zip(seconds['the default'], ss)], 2), 'times the best pipeline': best and spread([b/s for b,s in zip(best, ss)], 2), 'same labels': float((labels[n]==labels['float']).mean())} for n,ss in seconds.items()]
+    rows = [{'variant': n, 'texts/s': spread([len(texts)/s for s in ss], 1), 'times the default': spread([b/s for b,s in zip(seconds['the default'], ss)], 2), **({'times the best pipeline': spread([b/s for b,s in zip(best, ss)], 2)} if best else {}), 'same labels': float((labels[n]==labels['float']).mean())} for n,ss in seconds.items()]
     say(f'{len(texts):,} texts of {np.mean([len(i) for i in ids]):.0f} tokens, {args.rounds} rounds, {cores} cores; cleaning and tokenizing take {share:.1%} of the default\'s time')
     print_table(rows)
     save('engines', args, 'onnxruntime tokenizers onnx torch transformers openvino nncf', dict(texts=len(texts), tokens=float(np.mean([len(i) for i in ids])), tokenizing_share=share, rows=rows), args.part)
