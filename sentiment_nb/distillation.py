@@ -66,14 +66,15 @@ def new_texts(
 
 # %% ../nbs/07c_distillation.ipynb #dfec4f4d
 def _fit(net, ids, targets, epochs, seed, batch_size=64, learning_rate=3e-3):
-    "Adam over shuffled batches; only rows that a batch holds are touched"
-    steps = [torch.optim.SparseAdam(net.vectors.parameters(), lr=learning_rate), torch.optim.Adam(net.head.parameters(), lr=learning_rate)]
+    "Adam over shuffled batches with a falling learning rate; only rows that a batch holds are touched"
     targets,rng = torch.from_numpy(targets), np.random.default_rng(seed)
     turns = [rows for _ in range(epochs) for rows in np.array_split(rng.permutation(len(ids)), -(-len(ids)//batch_size))]
+    steps = [torch.optim.SparseAdam(net.vectors.parameters(), lr=learning_rate), torch.optim.Adam(net.head.parameters(), lr=learning_rate)]
+    steps += [torch.optim.lr_scheduler.LinearLR(s, 1, 0, len(turns)) for s in steps]
     for rows in tqdm(turns, desc='distilling', unit='step', disable=None):
         batch = {k: torch.from_numpy(v) for k,v in _pad([ids[i] for i in rows]).items()}
         loss = cross_entropy(net(**batch), targets[rows])
-        for s in steps: s.zero_grad()
+        for p in net.parameters(): p.grad = None
         loss.backward()
         for s in steps: s.step()
 

@@ -176,8 +176,9 @@ def fit_cascade(
     sure = np.sort(cheap.max(-1))[::-1]
     lost = ((other.argmax(-1)==labels).astype(int) - (cheap.argmax(-1)==labels))[np.argsort(-cheap.max(-1), kind='stable')]
     ends = np.append(sure[:-1]>sure[1:], True) # texts of equal confidence go the same way
-    allowed = np.flatnonzero((np.cumsum(lost)<=max_loss*len(labels)) & ends)
-    return {'first': first, 'threshold': float(sure[allowed[-1]]) if len(allowed) else 2.}
+    total = np.cumsum(lost)[ends]
+    allowed = sure[ends][:np.argmax(np.append(total, len(labels)+1)>max_loss*len(labels))] # up to the first that loses more: what comes back later is luck
+    return {'first': first, 'threshold': float(allowed[-1]) if len(allowed) else 2.}
 
 def predict_cascade(
     members:dict[str,np.ndarray], # Name to probabilities, (n_texts, n_classes), the two of `fit_cascade`
