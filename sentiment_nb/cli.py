@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXAMPLES', 'COMMANDS', 'find_model', 'parse_labels', 'prepare', 'train', 'export', 'evaluate', 'check', 'ensemble',
-           'format_prediction', 'predict', 'quickstart', 'parser', 'main']
+           'format_prediction', 'predict', 'serve', 'key', 'quickstart', 'parser', 'main']
 
 # %% ../nbs/10_cli.ipynb #36e9485c
 import argparse, inspect, json, os, shutil, sys, warnings
@@ -309,6 +309,22 @@ def predict(
     print(format_prediction(p))
     for e in sorted(why, key=lambda e: -abs(e.score))[:10]: print(f"{e.score:+7.2f}  {e.text}")
 
+# %% ../nbs/10_cli.ipynb #9afe804b
+def serve(
+    model:str|None=None, # Model folder; by default $SENTIMENT_NB_MODEL or models/quickstart
+    host:str='127.0.0.1', # Address to listen on; 0.0.0.0 for all, then with API keys
+    port:int=8000, # 0 takes a free one
+):
+    "Answer over HTTP, until SIGTERM or Ctrl-C. Keys, limits and the rest: environment variables, listed in notebook 08"
+    from sentiment_nb.api import load_settings, serve as run
+    run(load_settings(model=find_model(model)), host, port)
+
+def key():
+    "Make an API key for `serve`: the key itself is shown once and stored nowhere"
+    from sentiment_nb.api import new_key
+    secret,digest = new_key()
+    print(f"key     {secret}  (for the client: Authorization: Bearer KEY)\ndigest  {digest}  (for the service: SENTIMENT_NB_API_KEYS=DIGEST)")
+
 # %% ../nbs/10_cli.ipynb #7f0b31eb
 EXAMPLES = {"Thanks for the quick help, you made my day!": 'positive', "Two hours on hold and nobody answered.": 'negative', "not bad at all": 'positive'} # What the quickstart predicts at the end, and what is meant
 
@@ -339,8 +355,8 @@ def quickstart(
     print(f"model     {out}  (the baselines: {out}-linear, {out}-frozen)\nreport    reports/{name}\ndata      data/{name}\n\nTry next:\n"
         f'  {shell} predict --model {out} --text "your own sentence"\n  {shell} check {out}\n  {shell} prepare YOUR.csv --out data/mine')
 
-# %% ../nbs/10_cli.ipynb #42e889e0
-COMMANDS = (quickstart, prepare, train, evaluate, check, ensemble, export, predict)
+# %% ../nbs/10_cli.ipynb #ac968ed7
+COMMANDS = (quickstart, prepare, train, evaluate, check, ensemble, export, predict, serve, key)
 
 def _add_command(parsers, func):
     "A subcommand from a function's signature and docments"
