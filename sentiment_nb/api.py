@@ -11,7 +11,7 @@ __all__ = ['ERRORS', 'WHY', 'MAX_TEXTS', 'MAX_CHARS', 'Text', 'BATCH_TOKENS', 'G
            'warn_open', 'Door', 'home', 'livez', 'readyz', 'metrics', 'predict', 'predict_batch', 'hf', 'lifespan',
            'make_app', 'Impatient', 'serve']
 
-# %% ../nbs/08_api.ipynb #a7155e38
+# %% ../nbs/08_api.ipynb #55175df5
 import asyncio, hashlib, hmac, json, logging, logging.config, math, os, secrets, signal, socket, threading, time, traceback, uuid
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +28,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, StrictBool, StrictInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pythonjsonlogger.core import RESERVED_ATTRS
 from starlette.exceptions import HTTPException
@@ -111,7 +111,7 @@ def describe_errors(
     wait = {'Retry-After': {'description': 'Seconds until it is worth trying again', 'schema': {'type': 'integer', 'minimum': 1}}}
     return {c: {'model': model, 'description': WHY[c]} | ({'headers': wait} if c in (429,503) else {}) for c in codes}
 
-# %% ../nbs/08_api.ipynb #5474b7a1
+# %% ../nbs/08_api.ipynb #1bfc4bfd
 MAX_TEXTS,MAX_CHARS = 128, 100_000 # Texts of a request, characters of a text
 
 def mend(
@@ -120,7 +120,7 @@ def mend(
     "Halves of characters become the replacement character"
     return text if not isinstance(text, str) or text.isascii() else text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
 
-Text = Annotated[str, BeforeValidator(mend), Field(max_length=MAX_CHARS, pattern=r'\S', description='With something in it that is not white space')]
+Text = Annotated[str, Field(max_length=MAX_CHARS, pattern=r'[^ \t\r\n]', description='With something in it that is not white space'), BeforeValidator(mend)]
 
 def _example(**fields): return ConfigDict(extra='forbid', json_schema_extra={'examples': [fields]})
 
@@ -128,7 +128,7 @@ class TextIn(BaseModel):
     "A text, and whether the words that decided are wanted"
     model_config = _example(text='The room was not clean, but the staff were wonderful!', explain=True)
     text:Text
-    explain:bool = False
+    explain:StrictBool = False
 
 class BatchIn(BaseModel):
     "Texts to judge one by one"
@@ -137,7 +137,7 @@ class BatchIn(BaseModel):
 
 class HfParameters(BaseModel):
     "Parameters of the dialect that this service knows; others are let through"
-    top_k:PositiveInt|None = None
+    top_k:Annotated[StrictInt, Field(ge=1)]|None = None
 
 class HfIn(BaseModel):
     "One text or several in the dialect of Hugging Face"
