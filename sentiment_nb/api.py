@@ -111,7 +111,7 @@ def describe_errors(
     wait = {'Retry-After': {'description': 'Seconds until it is worth trying again', 'schema': {'type': 'integer', 'minimum': 1}}}
     return {c: {'model': model, 'description': WHY[c]} | ({'headers': wait} if c in (429,503) else {}) for c in codes}
 
-# %% ../nbs/08_api.ipynb #1bfc4bfd
+# %% ../nbs/08_api.ipynb #3816edf8
 MAX_TEXTS,MAX_CHARS = 128, 100_000 # Texts of a request, characters of a text
 
 def mend(
@@ -135,9 +135,11 @@ class BatchIn(BaseModel):
     model_config = _example(texts=['Thanks for the quick help!', 'Two hours on hold and nobody answered.'])
     texts:list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
 
+def _whole(n): return int(n) if isinstance(n, float) and n.is_integer() else n # JSON knows no difference between 1 and 1.0
+
 class HfParameters(BaseModel):
     "Parameters of the dialect that this service knows; others are let through"
-    top_k:Annotated[StrictInt, Field(ge=1)]|None = None
+    top_k:Annotated[StrictInt, Field(ge=1), BeforeValidator(_whole)]|None = None
 
 class HfIn(BaseModel):
     "One text or several in the dialect of Hugging Face"
