@@ -13,7 +13,8 @@ import argparse, asyncio, json, statistics, time
 from collections import Counter
 from itertools import cycle, islice
 from urllib.parse import urlsplit
-import uvloop
+try: from uvloop import run
+except ImportError: from asyncio import run # Windows
 
 WAIT = 60 # Seconds after which an answer counts as lost
 
@@ -109,6 +110,6 @@ def main():
     args = p.parse_args()
     with open(args.texts, encoding='utf-8') as f: requests = prepare(args.url, json.load(f), args.key_in)
     work = by_the_clock(args.url, requests, args.rate, args.seconds) if args.rate else ask_again(args.url, requests, args.clients, args.seconds, args.count)
-    print(json.dumps(uvloop.run(work)))
+    print(json.dumps(run(work)))
 
 if __name__=='__main__': main()
