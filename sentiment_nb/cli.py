@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXAMPLES', 'COMMANDS', 'find_model', 'parse_labels', 'prepare', 'train', 'export', 'evaluate', 'check', 'distill',
-           'ensemble', 'format_prediction', 'predict', 'benchmark', 'quickstart', 'parser', 'main']
+           'ensemble', 'format_prediction', 'predict', 'benchmark', 'serve', 'key', 'quickstart', 'parser', 'main']
 
 # %% ../nbs/10_cli.ipynb #36e9485c
 import argparse, inspect, json, os, shutil, sys, warnings
@@ -360,6 +360,22 @@ def benchmark(
     folder = write_benchmark(out, found)
     print(_dumps({f['data']: f for f in found}) if json else f'written to {folder}')
 
+# %% ../nbs/10_cli.ipynb #9afe804b
+def serve(
+    model:str|None=None, # Model folder; by default $SENTIMENT_NB_MODEL or models/quickstart
+    host:str='127.0.0.1', # Address to listen on; 0.0.0.0 for all, then with API keys
+    port:int=8000, # 0 takes a free one
+):
+    "Answer over HTTP, until SIGTERM or Ctrl-C. Keys, limits and the rest: environment variables, listed in notebook 08"
+    from sentiment_nb.api import load_settings, serve as run
+    run(load_settings(model=find_model(model)), host, port)
+
+def key():
+    "Make an API key for `serve`: the key itself is shown once and stored nowhere"
+    from sentiment_nb.api import new_key
+    secret,digest = new_key()
+    print(f"key     {secret}  (for the client: Authorization: Bearer KEY)\ndigest  {digest}  (for the service: SENTIMENT_NB_API_KEYS=DIGEST)")
+
 # %% ../nbs/10_cli.ipynb #7f0b31eb
 EXAMPLES = {"Thanks for the quick help, you made my day!": 'positive', "Two hours on hold and nobody answered.": 'negative', "not bad at all": 'positive'} # What the quickstart predicts at the end, and what is meant
 
@@ -391,7 +407,7 @@ def quickstart(
         f'  {shell} predict --model {out} --text "your own sentence"\n  {shell} check {out}\n  {shell} prepare YOUR.csv --out data/mine')
 
 # %% ../nbs/10_cli.ipynb #42e889e0
-COMMANDS = (quickstart, prepare, train, evaluate, check, distill, ensemble, export, predict, benchmark)
+COMMANDS = (quickstart, prepare, train, evaluate, check, distill, ensemble, export, predict, benchmark, serve, key)
 
 def _add_command(parsers, func):
     "A subcommand from a function's signature and docments"

@@ -1,11 +1,14 @@
 "What is installed from the wheel predicts, and brings no framework."
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 
+import httpx
 import pytest
 from conftest import root
 
@@ -62,6 +65,19 @@ def test_installed_command_predicts(installed, tiny, tmp_path):
     (tmp_path/'a.csv').write_text('text\nI love it\nI hate it\n')
     run(installed/'sentiment-nb', 'predict', '--model', 'm', '--file', 'a.csv', '--out', 'b.csv', cwd=tmp_path)
     assert len((tmp_path/'b.csv').read_text().splitlines())==3
+
+def test_installed_command_serves(installed, tiny, tmp_path):
+    "Over HTTP, with nothing but the base requirements"
+    with open(tmp_path/'log', 'w') as log: p = subprocess.Popen([installed/'sentiment-nb', 'serve', '--model', tiny.model, '--port', '0'], cwd=tmp_path, stderr=log)
+    try:
+        for _ in range(600):
+            if '"ready"' in (said := (tmp_path/'log').read_text()) or p.poll() is not None: break
+            time.sleep(.1)
+        url = re.search(r'http://127\.0\.0\.1:\d+', said)[0]
+        assert httpx.post(f'{url}/predict', json={'text': 'I love it'}).json()['label']==json.loads(tiny.printed[-1])['label']
+    finally:
+        p.terminate()
+        p.wait(30)
 
 @pytest.mark.parametrize('args', ['prepare tweets', 'train data --model linear', 'export m', 'evaluate m data', 'quickstart'])
 def test_missing_extra_is_named(args, installed, tiny, tmp_path):
