@@ -7,17 +7,17 @@ __all__ = ['ERRORS', 'WHY', 'MAX_TEXTS', 'MAX_CHARS', 'MAX_EXPLAIN', 'Text', 'BA
            'BODIES', 'logger', 'LOGGING', 'router', 'ASKED', 'POSTED', 'app', 'HEAD_SECONDS', 'HEAD_BYTES', 'Settings',
            'load_settings', 'Problem', 'Error', 'HfError', 'error_response', 'describe_errors', 'mend', 'TextIn',
            'BatchIn', 'HfParameters', 'HfIn', 'Answer', 'BatchAnswer', 'Status', 'Alive', 'HfScore', 'Metrics', 'Job',
-           'Batcher', 'new_key', 'find_key', 'find_client', 'RateLimit', 'Service', 'HungUp', 'is_loopback',
-           'warn_open', 'Door', 'predict', 'predict_batch', 'hf', 'home', 'livez', 'readyz', 'metrics', 'lifespan',
-           'make_app', 'Impatient', 'serve']
+           'Batcher', 'new_key', 'find_key', 'find_client', 'RateLimit', 'Service', 'find_path', 'HungUp',
+           'is_loopback', 'warn_open', 'Door', 'predict', 'predict_batch', 'hf', 'home', 'livez', 'readyz', 'metrics',
+           'lifespan', 'make_app', 'Impatient', 'serve']
 
-# %% ../nbs/08_api.ipynb #2c98cb31
+# %% ../nbs/08_api.ipynb #f880104f
 import asyncio, hashlib, hmac, json, logging, logging.config, math, os, secrets, signal, socket, threading, time, traceback
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
@@ -209,7 +209,7 @@ class Metrics:
         if p.truncated: self.truncated.inc()
         if p.uncertain: self.uncertain.inc()
 
-# %% ../nbs/08_api.ipynb #28e6ed0f
+# %% ../nbs/08_api.ipynb #c8a1a574
 BATCH_TOKENS,GATHER = 2048, .002 # Tokens of a batch, as estimated; seconds that a busy engine waits for a batch to fill
 
 @dataclass(eq=False, slots=True)
@@ -248,21 +248,23 @@ class Batcher:
     ) -> list[tuple[Prediction,list[Evidence]]]: # In the order of `texts`
         "Wait for the answers; who stops waiting frees the place"
         self.admit()
-        loop = asyncio.get_running_loop()
-        jobs = [Job(t, explain, self._cost(t, explain), loop.create_future()) for t in texts]
-        cost = sum(j.cost for j in jobs)
-        self.jobs.update((j, None) for j in jobs)
-        self.pending += cost
+        jobs = [Job(t, explain, self._cost(t, explain), asyncio.get_running_loop().create_future()) for t in texts]
+        for j in jobs:
+            self.jobs[j] = None
+            self.pending += j.cost
+            j.answer.add_done_callback(partial(self._leave, j))
         self.arrived.set()
         try: found = [await j.answer for j in jobs]
         finally:
-            self.pending -= cost
-            for j in jobs:
-                self.jobs.pop(j, None)
-                j.answer.cancel() # does nothing to one that is there
+            for j in jobs: j.answer.cancel() # does nothing to one that is there
         for f in found:
             if isinstance(f, Exception): raise f
         return found
+
+    def _leave(self, job, answer):
+        "An answered job, or one that nobody waits for any more"
+        self.pending -= job.cost
+        self.jobs.pop(job, None)
 
     def _take(self):
         "The oldest jobs that fit into a batch, one at least"
@@ -382,11 +384,17 @@ class Service:
         finally:
             for s,f in known.items(): signal.signal(s, f)
 
-# %% ../nbs/08_api.ipynb #65d029db
+# %% ../nbs/08_api.ipynb #10bae644
 OPEN,POSTS = {'/', '/livez', '/readyz'}, {'/predict', '/predict/batch', '/hf'} # Paths that need no key; paths that take a body
 PATHS = OPEN | POSTS | {'/metrics', '/docs', '/openapi.json'}
 BODIES = 64 # Bodies of the greatest length that are held in memory at a time
 logger = logging.getLogger('sentiment_nb.api')
+
+def find_path(
+    scope:dict, # ASGI's
+) -> str: # As this page writes it
+    "The path of a request, without what a proxy puts before it"
+    return scope['path'].removeprefix(scope.get('root_path', ''))
 
 class HungUp(Exception):
     "The client has gone"
@@ -415,7 +423,7 @@ class Door:
     async def __call__(self, scope, receive, send):
         if scope['type']!='http': return await self.app(scope, receive, send)
         start,note = time.perf_counter(), {'id': os.urandom(16).hex(), 'status': 499}
-        path = scope['path'].removeprefix(scope.get('root_path', ''))
+        path = find_path(scope)
         async def answer(message):
             if message['type']=='http.response.start':
                 note['status'] = message['status']
@@ -564,19 +572,19 @@ async def metrics(request:Request):
     "Numbers for Prometheus"
     return Response(generate_latest(request.app.state.service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-# %% ../nbs/08_api.ipynb #e6d9abc6
+# %% ../nbs/08_api.ipynb #87ff17c9
 async def _refused(request:Request, e:HTTPException):
     "What an endpoint or the router refused"
     said = {400: 'the body is not JSON', 404: 'no such path: see /docs', 405: 'not with this method: see /docs'}.get(e.status_code, e.detail)
-    return error_response(request.scope['path'], e.status_code, said, e.headers)
+    return error_response(find_path(request.scope), e.status_code, said, e.headers)
 
 async def _invalid(request:Request, e:RequestValidationError):
     "The first mistake in a body: where it stands, and what was expected"
     first = e.errors()[0]
-    if first['type']=='json_invalid': return error_response(request.scope['path'], 400, 'the body is not JSON')
+    if first['type']=='json_invalid': return error_response(find_path(request.scope), 400, 'the body is not JSON')
     where = '.'.join(str(p) for p in first['loc'][1:] if '[' not in str(p))[:100]
     said = 'there is nothing in it' if first['type']=='string_pattern_mismatch' else first['msg']
-    return error_response(request.scope['path'], 422, f"{where or 'body'}: {said}")
+    return error_response(find_path(request.scope), 422, f"{where or 'body'}: {said}")
 
 # %% ../nbs/08_api.ipynb #65b9b5c5
 @asynccontextmanager
