@@ -11,7 +11,7 @@ __all__ = ['ERRORS', 'WHY', 'MAX_TEXTS', 'MAX_CHARS', 'MAX_EXPLAIN', 'Text', 'BA
            'is_loopback', 'warn_open', 'Door', 'predict', 'predict_batch', 'hf', 'home', 'livez', 'readyz', 'metrics',
            'lifespan', 'make_app', 'Impatient', 'serve']
 
-# %% ../nbs/08_api.ipynb #f880104f
+# %% ../nbs/08_api.ipynb #6c6dd556
 import asyncio, hashlib, hmac, json, logging, logging.config, math, os, secrets, signal, socket, threading, time, traceback
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +38,7 @@ try: import resource
 except ImportError: resource = None # Windows
 from . import __version__
 from .core import InputError
-from .inference import Evidence, Prediction, Predictor, explain as find_evidence, word_spans
+from .inference import Evidence, Prediction, Predictor, count_cpus, explain as find_evidence, word_spans
 
 # %% ../nbs/08_api.ipynb #327a6022
 def _parse_rate(limit): return None if limit=='none' else limits.parse(limit)
@@ -209,8 +209,8 @@ class Metrics:
         if p.truncated: self.truncated.inc()
         if p.uncertain: self.uncertain.inc()
 
-# %% ../nbs/08_api.ipynb #c8a1a574
-BATCH_TOKENS,GATHER = 2048, .002 # Tokens of a batch, as estimated; seconds that a busy engine waits for a batch to fill
+# %% ../nbs/08_api.ipynb #cee1cac7
+BATCH_TOKENS,GATHER = 1024, .002 # Tokens of a batch, as estimated: what the `Predictor` reads at once on one core; seconds that a busy thread waits for a batch to fill
 
 @dataclass(eq=False, slots=True)
 class Job:
@@ -223,15 +223,19 @@ class Job:
 class Batcher:
     "Texts of many requests, answered together"
     def __init__(self,
-        predictor:Predictor, # A loaded model; from here on only this object's thread uses it
+        predictor:Predictor, # A loaded model
         metrics:Metrics, # To count in
         max_wait:float=1.5, # Seconds; who would wait longer is refused
+        threads:int|None=None, # That read at a time; None: as many as there are cores
     ):
-        self.predictor,self.metrics,self.max_wait = predictor, metrics, max_wait
-        self.jobs,self.arrived,self.pending,self.speed = OrderedDict(), asyncio.Event(), 0, 1000. # tokens not yet answered, tokens per second
-        self.thread = ThreadPoolExecutor(1, 'engine')
+        self.predictor,self.metrics,self.max_wait,self.threads = predictor, metrics, max_wait, threads or count_cpus()
+        self.jobs,self.arrived,self.free = OrderedDict(), asyncio.Event(), self.threads
+        self.pending,self.speed = 0, 1000. # Tokens not yet answered, tokens per second of a thread
+        self.pool = ThreadPoolExecutor(self.threads, 'engine')
         metrics.queue.set_function(lambda: len(self.jobs))
-        metrics.wait.set_function(lambda: self.pending/self.speed)
+        metrics.wait.set_function(self._wait)
+
+    def _wait(self): return self.pending/(self.speed*self.threads)
 
     def _cost(self, text, explain):
         cost = min(self.predictor.record.max_length, 2 + len(text)//4) + len(text)//100 # what is read, and what is only cleaned
@@ -239,8 +243,8 @@ class Batcher:
 
     def admit(self):
         "Refuse where the queue is too long"
-        wait = self.pending/self.speed
-        if wait>self.max_wait and self.pending>BATCH_TOKENS: raise HTTPException(503, f'about {wait:.1f} s of work are waiting, at most {self.max_wait:g} s may: try again later', {'Retry-After': str(math.ceil(wait-self.max_wait))})
+        wait = self._wait()
+        if wait>self.max_wait and self.pending>BATCH_TOKENS*self.threads: raise HTTPException(503, f'about {wait:.1f} s of work are waiting, at most {self.max_wait:g} s may: try again later', {'Retry-After': str(math.ceil(wait-self.max_wait))})
 
     async def answer(self,
         texts:list[str], # Of one request
@@ -267,9 +271,9 @@ class Batcher:
         self.jobs.pop(job, None)
 
     def _take(self):
-        "The oldest jobs that fit into a batch, one at least"
-        batch,room = [], BATCH_TOKENS
-        while self.jobs and (not batch or next(iter(self.jobs)).cost<=room):
+        "The oldest jobs that fit into a batch, one at least; other threads that are free get their share"
+        batch,room,most = [], BATCH_TOKENS, math.ceil(len(self.jobs)/self.free)
+        while len(batch)<most and (not batch or next(iter(self.jobs)).cost<=room):
             batch.append(self.jobs.popitem(last=False)[0])
             room -= batch[-1].cost
         return batch
@@ -286,7 +290,7 @@ class Batcher:
         except Exception as e: return e
 
     def _work(self, batch):
-        "What the thread does"
+        "What a thread does"
         return [self._explain(j, p) for j,p in zip(batch, self._predict([j.text for j in batch]))]
 
     async def _until(self, n, seconds=None):
@@ -299,14 +303,16 @@ class Batcher:
         except TimeoutError: pass
 
     async def run(self):
-        "Answer for ever"
+        "Answer for ever, a batch at a time"
         loop,last = asyncio.get_running_loop(), 0
         while True:
             await self._until(last//2, GATHER)
             await self._until(1)
             batch,start = self._take(), time.perf_counter()
-            try: found = await loop.run_in_executor(self.thread, self._work, batch)
+            self.free -= 1
+            try: found = await loop.run_in_executor(self.pool, self._work, batch)
             except Exception as e: found = [e]*len(batch)
+            self.free += 1
             last = len(batch)
             self.speed += .2*(sum(j.cost for j in batch)/(time.perf_counter()-start) - self.speed)
             self.metrics.batch.observe(last)
@@ -316,11 +322,11 @@ class Batcher:
     @asynccontextmanager
     async def running(self):
         "Answer until the block ends"
-        self.task = asyncio.create_task(self.run())
+        self.tasks = [asyncio.create_task(self.run()) for _ in range(self.threads)]
         try: yield self
         finally:
-            self.task.cancel()
-            self.thread.shutdown()
+            for t in self.tasks: t.cancel()
+            self.pool.shutdown()
 
 # %% ../nbs/08_api.ipynb #aa0a8127
 def new_key() -> tuple[str,str]: # The key, for the client, and its digest, for the service
@@ -549,7 +555,7 @@ async def hf(body:HfIn, request:Request):
     top_k = body.parameters and body.parameters.top_k
     return [sorted(({'label': n, 'score': v} for n,v in a.probabilities.items()), key=lambda d: -d['score'])[:top_k] for a in found]
 
-# %% ../nbs/08_api.ipynb #bc8805be
+# %% ../nbs/08_api.ipynb #21200924
 @router.get('/', response_model=Status, responses=describe_errors(404, 405, 500))
 async def home(request:Request):
     "What is running here"
@@ -558,7 +564,7 @@ async def home(request:Request):
 @router.get('/livez', response_model=Alive, responses=describe_errors(404, 405, 500, 503))
 async def livez(request:Request):
     "Is the process alive? If not, start it anew"
-    if request.app.state.service.batcher.task.done(): raise HTTPException(503, 'the engine has stopped: start the service anew', {'Retry-After': '1'})
+    if any(t.done() for t in request.app.state.service.batcher.tasks): raise HTTPException(503, 'the engine has stopped: start the service anew', {'Retry-After': '1'})
     return {'status': 'ok'}
 
 @router.get('/readyz', response_model=Alive, responses=describe_errors(404, 405, 500, 503))

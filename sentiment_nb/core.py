@@ -205,8 +205,8 @@ def encode(
     "Token ids, cut to `max_length` (head+tail: Sun et al. 2019, arXiv:1905.05583)"
     if truncation not in ('head','head+tail'): raise InputError(f"truncation is {truncation!r}, expected head or head+tail")
     if max_length<4: raise InputError(f"max_length is {max_length}, expected at least 4 tokens")
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    if tokenizer.truncation: tokenizer.no_truncation() # only where needed: a tokenizer must not be changed while another thread uses it
+    if tokenizer.padding: tokenizer.no_padding()
     found = tokenizer.encode_batch_fast(texts) if hasattr(tokenizer, 'encode_batch_fast') else tokenizer.encode_batch(texts)
     def cut(e):
         if len(e.ids)<=max_length: return e.ids
