@@ -455,7 +455,9 @@ def test_metrics(service):
     service.client.post('/predict/batch', json={'texts': [GOOD, 'word '*500]})
     after = {n: metric(service, n)-v for n,v in before.items()}
     assert after['text_tokens_count']==after['confidence_count']==2 and after['truncated_total']==1 and after['tokens_total']==11+502 and 1<=after['batch_texts_count']<=2
-    assert metric(service, 'rejected_total')>0
+    refused = metric(service, 'rejected_total')
+    service.client.post('/predict', json={})
+    assert metric(service, 'rejected_total')==refused+1
 
 def load(s, file, *args):
     "What benchmarks/load.py, in a process of its own, reports"
@@ -467,8 +469,8 @@ def test_overload(tiny, tmp_path):
     "Three times what it can do, for a minute: yes or not now, no answer lost or another's, memory as before, and soon all is as it was"
     from sentiment_nb.inference import Predictor
     texts = [f'{GOOD if i%2 else BAD} {i} ' + 'and more '*(i%13) for i in range(400)]
-    known = [(t, p.label if p.confidence>.6 else None) for t,p in zip(texts, Predictor(tiny.model).predict(texts))]
-    assert sum(label is not None for _,label in known)>50
+    known = [(t, {'tokens': p.tokens} | ({'label': p.label} if p.confidence>.75 else {})) for t,p in zip(texts, Predictor(tiny.model).predict(texts))]
+    assert len({k['tokens'] for _,k in known})>10
     (tmp_path/'texts.json').write_text(json.dumps(known))
     with running(tiny.model, tmp_path, RATE_LIMIT='none') as s:
         memory = lambda: psutil.Process(s.process.pid).memory_info().rss
@@ -478,4 +480,4 @@ def test_overload(tiny, tmp_path):
         found = load(s, tmp_path/'texts.json', '--rate', 3*rate, '--seconds', 60)
         until(lambda: well(s), 2)
         assert set(found['statuses'])=={'200', '503'} and not (found['wrong'] or found['lost'] or found['without_retry_after']), found
-        assert found['answered']>.5*rate*60 and abs(memory()/before-1)<=.05, (found, rate, before, memory())
+        assert found['answered']>rate*60/4 and abs(memory()/before-1)<=.05, (found, rate, before, memory())
