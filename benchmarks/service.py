@@ -1,7 +1,7 @@
 """What does HTTP cost? The service beside the same `Predictor` in a plain loop, and beside LitServe; what it does under too much load, and for half an hour.
 
 Method: server, load (`load.py`, whose own processor time is stated) and nothing else on the same machine. Ways take turns, `--repeat` times. The texts are held-out tweets; every answer
-is checked against the label that the `Predictor` gives alone, where that is sure enough not to hang on the batch that the text shared. Parts, each of which keeps its own entry in the file:
+is checked against what the `Predictor` gives alone: the number of tokens, and the label where it is sure enough not to hang on the batch that the text shared. Parts, each of which keeps its own entry in the file:
 
     throughput  32 clients that ask again as soon as they are answered: the service, LitServe with the same Predictor and its batching on, LitServe with the torch model;
                 and the Predictor in a loop, fed 32 texts at a time
@@ -119,11 +119,11 @@ def cpu(process):
     return sum(sum(p.cpu_times()[:2]) for p in [process, *process.children(recursive=True)])
 
 def write_texts(model, file, n):
-    "Held-out tweets with the labels of which the model alone is sure"
+    "Held-out tweets, with their numbers of tokens and the labels of which the model alone is sure"
     from sentiment_nb.data import load_tweets
     from sentiment_nb.inference import Predictor
     texts = load_tweets().shuffle(seed=1)['text'][-n:]
-    Path(file).write_text(json.dumps([(t, p.label if p.confidence>.75 else None) for t,p in zip(texts, Predictor(model).predict(texts))]))
+    Path(file).write_text(json.dumps([(t, {'tokens': p.tokens} | ({'label': p.label} if p.confidence>.75 else {})) for t,p in zip(texts, Predictor(model).predict(texts))]))
 
 def measure_throughput(args, file):
     "Answers per second with 32 pending, by way"
@@ -139,7 +139,7 @@ def measure_throughput(args, file):
                 before = cpu(p)
                 f = load(url, file, '--clients', CLIENTS, '--seconds', args.seconds)
                 rows[w].append(dict(per_second=f['per_second'], server_cpu=(cpu(p)-before)/f['seconds'], load_cpu=f['cpu_seconds']/f['seconds'], p50_ms=f['p50_ms'], p99_ms=f['p99_ms'],
-                    wrong=f['wrong'] if w!='LitServe, torch' else 0, lost=sum(f['lost'].values()) + sum(n for s,n in f['statuses'].items() if s!='200')))
+                    wrong=f['wrong'] if w=='service' else 0, lost=sum(f['lost'].values()) + sum(n for s,n in f['statuses'].items() if s!='200')))
     table = [dict(way=w, **{k: spread([r[k] for r in found], 2) for k in found[0]}) for w,found in rows.items()]
     print_table(table, f'{CLIENTS} texts pending at all times, {args.seconds:g} s, {args.repeat} turns; processor use in cores')
     median = {r['way']: r['per_second']['median'] for r in table}

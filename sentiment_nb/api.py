@@ -390,7 +390,7 @@ class Service:
         finally:
             for s,f in known.items(): signal.signal(s, f)
 
-# %% ../nbs/08_api.ipynb #10bae644
+# %% ../nbs/08_api.ipynb #5b8a560e
 OPEN,POSTS = {'/', '/livez', '/readyz'}, {'/predict', '/predict/batch', '/hf'} # Paths that need no key; paths that take a body
 PATHS = OPEN | POSTS | {'/metrics', '/docs', '/openapi.json'}
 BODIES = 64 # Bodies of the greatest length that are held in memory at a time
@@ -468,6 +468,7 @@ class Door:
 
     async def _post(self, scope, receive, send):
         "Read the body, then serve the request for as long as its client listens"
+        self.service.batcher.admit() # a no that comes early is a cheap one
         headers = dict(scope['headers'])
         if headers.get(b'content-encoding', b'identity').lower()!=b'identity': raise HTTPException(415, 'the body is compressed: send plain JSON, without Content-Encoding')
         if headers.get(b'content-type', b'').partition(b';')[0].strip().lower()!=b'application/json': raise HTTPException(415, 'the body is not declared as JSON: send the header Content-Type: application/json')
@@ -521,7 +522,7 @@ LOGGING = {'version': 1, 'disable_existing_loggers': False,
     'handlers': {'stderr': {'class': 'logging.StreamHandler', 'formatter': 'json'}},
     'loggers': {n: {'handlers': h, 'level': 'INFO', 'propagate': False} for n,h in (('sentiment_nb', ['stderr']), ('uvicorn', ['stderr']), ('uvicorn.access', []))}} # For `logging.config.dictConfig`
 
-# %% ../nbs/08_api.ipynb #f6cb2ac1
+# %% ../nbs/08_api.ipynb #0a2000cb
 router = APIRouter()
 ASKED = describe_errors(401, 404, 405, 429, 500, 503, 504) # What may befall whoever needs a key
 POSTED = ASKED | describe_errors(400, 408, 413, 415, 422) # … and brings a body
@@ -529,7 +530,6 @@ POSTED = ASKED | describe_errors(400, 408, 413, 415, 422) # … and brings a bod
 async def _answers(request, texts, explain=False):
     "Charge the client for the texts beyond the first, and wait for the answers"
     service = request.app.state.service
-    service.batcher.admit()
     request.scope['charge'](len(texts)-1 + (len(word_spans(texts[0])) if explain else 0))
     found = await service.batcher.answer(texts, explain)
     for p,_ in found: service.metrics.count(p)

@@ -469,8 +469,8 @@ def test_overload(tiny, tmp_path):
     "Three times what it can do, for a minute: yes or not now, no answer lost or another's, memory as before, and soon all is as it was"
     from sentiment_nb.inference import Predictor
     texts = [f'{GOOD if i%2 else BAD} {i} ' + 'and more '*(i%13) for i in range(400)]
-    known = [(t, p.label if p.confidence>.6 else None) for t,p in zip(texts, Predictor(tiny.model).predict(texts))]
-    assert sum(label is not None for _,label in known)>50
+    known = [(t, {'tokens': p.tokens} | ({'label': p.label} if p.confidence>.75 else {})) for t,p in zip(texts, Predictor(tiny.model).predict(texts))]
+    assert len({k['tokens'] for _,k in known})>10
     (tmp_path/'texts.json').write_text(json.dumps(known))
     with running(tiny.model, tmp_path, RATE_LIMIT='none') as s:
         memory = lambda: psutil.Process(s.process.pid).memory_info().rss
@@ -480,4 +480,4 @@ def test_overload(tiny, tmp_path):
         found = load(s, tmp_path/'texts.json', '--rate', 3*rate, '--seconds', 60)
         until(lambda: well(s), 2)
         assert set(found['statuses'])=={'200', '503'} and not (found['wrong'] or found['lost'] or found['without_retry_after']), found
-        assert found['answered']>.5*rate*60 and abs(memory()/before-1)<=.05, (found, rate, before, memory())
+        assert found['answered']>rate*60/4 and abs(memory()/before-1)<=.05, (found, rate, before, memory())
