@@ -19,9 +19,9 @@ from onnxruntime.transformers import optimizer
 from common import print_table, save, say, spread
 from tokenizers import Tokenizer
 from sentiment_nb.cleaning import clean_text
-from sentiment_nb.core import ModelRecord, encode
+from sentiment_nb.core import ModelRecord
 from sentiment_nb.data import load_prepared
-from sentiment_nb.inference import _pad, _quantize, count_cpus, keep_first_token, pack_batches
+from sentiment_nb.inference import _pad, _quantize, _token_ids, count_cpus, keep_first_token, pack_batches
 from sentiment_nb.training import torch_to_onnx
 
 def session(path, threads=1, without=('SkipLayerNormFusion',)):
@@ -31,7 +31,7 @@ def session(path, threads=1, without=('SkipLayerNormFusion',)):
 
 def in_order(lengths, size=32): return [list(range(i, min(i+size, len(lengths)))) for i in range(0, len(lengths), size)]
 
-def one_length(lengths, budget=1024):
+def one_length(lengths, budget=256):
     "Batches without any padding"
     found = []
     for n in sorted(set(lengths)):
@@ -51,18 +51,21 @@ def runner(path, **kw):
     s = session(path, **kw)
     return lambda batch: s.run(None, batch)[0]
 
-def graphs(model, work):
+def dynamic(path, out, per_channel=True): quantize_dynamic(path, out, per_channel=per_channel, weight_type=QuantType.QInt8, extra_options={'DefaultTensorType': onnx.TensorProto.FLOAT})
+
+def graphs(model, work, ids):
     "ONNX files: whole and pruned, float and int8, and fused by ONNX Runtime's transformer optimizer"
     torch_to_onnx(model, work/'whole.onnx')
     graph = onnx.load(work/'whole.onnx')
     if not keep_first_token(graph): raise SystemExit('the pattern of the last layer was not found')
     onnx.save(graph, work/'float.onnx')
-    for n in ('whole','float'): _quantize(work/f'{n}.onnx', work/f'{n}_int8.onnx')
-    quantize_dynamic(work/'float.onnx', work/'tensor_int8.onnx', per_channel=False, weight_type=QuantType.QInt8)
+    for n in ('whole','float'): _quantize(work/f'{n}.onnx', work/f'{n}_int8.onnx', ids)
+    dynamic(work/'float.onnx', work/'dynamic_int8.onnx')
+    dynamic(work/'float.onnx', work/'tensor_int8.onnx', per_channel=False)
     config = json.loads((Path(model)/'config.json').read_text(encoding='utf-8'))
     fused = optimizer.optimize_model(str(work/'whole.onnx'), 'bert', num_heads=config.get('num_attention_heads') or config['n_heads'], hidden_size=config.get('hidden_size') or config['dim'])
     fused.save_model_to_file(str(work/'fused.onnx'))
-    _quantize(work/'fused.onnx', work/'fused_int8.onnx')
+    dynamic(work/'fused.onnx', work/'fused_int8.onnx')
 
 def torch_run(model):
     import torch
@@ -104,7 +107,7 @@ def openvino_run(path, work, samples, int8):
     def run(batch):
         n,length = batch['input_ids'].shape
         cols = -(-length//16)*16
-        rows = max(n, 1024//cols)
+        rows = max(n, 256//cols)
         padded = {k: np.pad(v, ((0, rows-n), (0, cols-length))) for k,v in batch.items()}
         return compiled(padded)[0][:n]
     return run
@@ -123,12 +126,12 @@ def main():
     record,cores = ModelRecord.load(args.model), count_cpus()
     texts = load_prepared(args.data)['validation'].shuffle(seed=0)['text'][:args.limit]
     tokenizer = Tokenizer.from_file(f'{args.model}/tokenizer.json')
-    def encode_all(texts): return encode(tokenizer, [clean_text(t, record.policy) for t in texts], record.max_length, record.truncation)[0]
+    encode_all = partial(_token_ids, record, tokenizer)
     with tempfile.TemporaryDirectory() as d:
         work = Path(d)
         if args.shape: (work/'random').mkdir()
         model = random_distilbert(args.model, work/'random', record) if args.shape else args.model
-        graphs(model, work)
+        graphs(model, work, encode_all(load_prepared(args.data)['train'].shuffle(seed=0)['text'][:250]))
         side = ThreadPoolExecutor(cores).map
         small = runner(work/'float_int8.onnx')
         def variant(run=small, pack=pack_batches, each=side): return partial(ask, run=run, encode_all=encode_all, pack=pack, each=each)
@@ -136,13 +139,14 @@ def main():
             'float': variant(runner(work/'float.onnx')),
             'last layer for all tokens': variant(runner(work/'whole_int8.onnx')),
             'fused sum and layer norm': variant(runner(work/'float_int8.onnx', without=())),
-            'fused attention (transformer optimizer)': variant(runner(work/'fused_int8.onnx', without=())),
-            'int8 per tensor': variant(runner(work/'tensor_int8.onnx')),
+            'ranges from each batch': variant(runner(work/'dynamic_int8.onnx')),
+            'ranges from each batch, int8 per tensor': variant(runner(work/'tensor_int8.onnx')),
+            'ranges from each batch, fused attention (transformer optimizer)': variant(runner(work/'fused_int8.onnx', without=())),
             'one batch on all cores': variant(runner(work/'float_int8.onnx', threads=cores), each=map),
             'one core': variant(each=map),
             'batches of 32 as they come': variant(pack=in_order),
             'no padding at all': variant(pack=one_length)}
-        ways |= {f'{n:,} tokens a batch': variant(pack=partial(pack_batches, budget=n)) for n in (256, 512, 2048, 4096)}
+        ways |= {f'{n:,} tokens a batch': variant(pack=partial(pack_batches, budget=n)) for n in (128, 512, 1024, 4096)}
         ways['torch, batches as the default, all cores'] = variant(torch_run(model), each=map)
         pipelines = {f'pipeline, batch {b}, {t} thread{"s" if t>1 else ""}': pipeline_ask(model, record, b, t) for b in (1, 8, 32) for t in {1, cores}}
         ways |= pipelines

@@ -1,7 +1,7 @@
 """What does HTTP cost? The service beside the same `Predictor` in a plain loop, and beside LitServe; what it does under too much load, and for half an hour.
 
 Method: server, load (`load.py`, whose own processor time is stated) and nothing else on the same machine. Ways take turns, `--repeat` times. The texts are held-out tweets; every answer
-is checked against what the `Predictor` gives alone: the number of tokens, and the label where it is sure enough not to hang on the batch that the text shared. Parts, each of which keeps its own entry in the file:
+is checked against what the `Predictor` gives alone, its label and its number of tokens. Parts, each of which keeps its own entry in the file:
 
     throughput  32 clients that ask again as soon as they are answered: the service, LitServe with the same Predictor and its batching on, LitServe with the torch model;
                 and the Predictor in a loop, fed 32 texts at a time
@@ -119,11 +119,11 @@ def cpu(process):
     return sum(sum(p.cpu_times()[:2]) for p in [process, *process.children(recursive=True)])
 
 def write_texts(model, file, n):
-    "Held-out tweets, with their numbers of tokens and the labels of which the model alone is sure"
+    "Held-out tweets, with what the model alone says of them"
     from sentiment_nb.data import load_tweets
     from sentiment_nb.inference import Predictor
     texts = load_tweets().shuffle(seed=1)['text'][-n:]
-    Path(file).write_text(json.dumps([(t, {'tokens': p.tokens} | ({'label': p.label} if p.confidence>.75 else {})) for t,p in zip(texts, Predictor(model).predict(texts))]))
+    Path(file).write_text(json.dumps([(t, {'tokens': p.tokens, 'label': p.label}) for t,p in zip(texts, Predictor(model).predict(texts))]))
 
 def measure_throughput(args, file):
     "Answers per second with 32 pending, by way"

@@ -7,15 +7,16 @@ __all__ = ['BUCKETS', 'FACTOR', 'TRUST', 'StaticEncoder', 'soft_targets', 'new_t
 
 # %% ../nbs/07c_distillation.ipynb #e054d025
 import shutil
+from functools import partial
 from pathlib import Path
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from tokenizers import Tokenizer
 from tqdm import tqdm
-from .cleaning import clean_text, copy_key
-from .core import InputError, ModelRecord, atomic_folder, encode
-from .inference import Predictor, _pad
+from .cleaning import copy_key
+from .core import InputError, ModelRecord, atomic_folder
+from .inference import Predictor, _pad, _token_ids
 from .training import _calibrate, _data_record, _finish, _splits, _to_onnx, score, take_subset
 
 # %% ../nbs/07c_distillation.ipynb #795cf50b
@@ -105,7 +106,7 @@ def distill(
     torch.manual_seed(seed)
     train = take_subset(splits['train'], limit, seed=seed) if limit else splits['train']
     texts,tokenizer = train['text'][:] + new_texts(unlabelled or [], splits), Tokenizer.from_file(str(Path(teacher)/'tokenizer.json'))
-    def tokens(found): return encode(tokenizer, [clean_text(t, r.policy) for t in found], r.max_length, r.truncation)[0]
+    tokens = partial(_token_ids, r, tokenizer)
     net = StaticEncoder(tokenizer.get_vocab_size(), len(r.labels), width)
     _fit(net, tokens(texts), soft_targets(_ask(asked, texts), np.array(train['label'][:])), epochs, seed)
     logits,labels = _logits(net, tokens(splits['validation']['text'][:])), np.array(splits['validation']['label'][:])

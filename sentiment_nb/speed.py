@@ -15,8 +15,8 @@ import numpy as np
 from tokenizers import Tokenizer
 from tqdm import tqdm
 from .cleaning import clean_text
-from .core import InputError, ModelRecord, atomic_folder, encode, wilson, write_json
-from .inference import ENGINES, Predictor
+from .core import InputError, ModelRecord, atomic_folder, wilson, write_json
+from .inference import ENGINES, Predictor, _token_ids
 
 # %% ../nbs/07d_speed.ipynb #b93e274d
 PIPELINES = ('pipeline 1','pipeline 8','pipeline 32') # `transformers.pipeline` with these batch sizes
@@ -119,8 +119,7 @@ def _tokens(folder, texts):
     "Tokens that a transformer reads of each text; None for other models"
     record = ModelRecord.load(folder)
     if record.kind!='transformer': return None
-    ids,_ = encode(Tokenizer.from_file(str(Path(folder)/'tokenizer.json')), [clean_text(t, record.policy) for t in texts], record.max_length, record.truncation)
-    return [len(i) for i in ids]
+    return [len(i) for i in _token_ids(record, Tokenizer.from_file(str(Path(folder)/'tokenizer.json')), texts)]
 
 def _spread(values): return {'median': statistics.median(values), 'low': min(values), 'high': max(values)}
 

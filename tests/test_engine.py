@@ -10,7 +10,7 @@ import pytest
 from conftest import environ
 from sentiment_nb.core import InputError, ModelRecord, write_sums
 from sentiment_nb.data import load_prepared
-from sentiment_nb.inference import SURE_MARGIN, Predictor, explain, export_onnx
+from sentiment_nb.inference import Predictor, explain, export_onnx
 from sentiment_nb.training import quickstart_folder
 from tokenizers import BertWordPieceTokenizer
 
@@ -39,10 +39,6 @@ def mixed(quick):
     texts = [t for pair in zip(quick.tweets, HOSTILE.values()) for t in pair]
     return {e: p.predict(texts) for e,p in quick.engines.items()}
 
-def margins(probs):
-    best = np.sort(probs)
-    return best[:,-1]-best[:,-2]
-
 @pytest.mark.parametrize('engine', ['onnx', 'int8'])
 def test_every_text_is_answered(engine, mixed):
     "Lengths from 0 to a million side by side, each answer in its place"
@@ -56,26 +52,22 @@ def test_every_text_is_answered(engine, mixed):
     assert said['nothing'].tokens==2 and said['nothing'].probabilities==pytest.approx(said['blank'].probabilities, abs=.05)
 
 def test_hostile_company_changes_nothing(mixed, quick):
-    "A tweet among megabytes and nothings gets the float model's answer of a quiet day, and int8's label where it is sure"
+    "A tweet among megabytes and nothings gets the answer of a quiet day"
     for name, p in quick.engines.items():
         among, quiet = np.array([list(q.probabilities.values()) for q in mixed[name][::2]]), p.predict_proba(quick.tweets[:len(HOSTILE)])
-        if name=='onnx': assert np.abs(among-quiet).max()<1e-5
-        assert (among.argmax(1)==quiet.argmax(1))[margins(quiet)>SURE_MARGIN].all()
+        assert np.abs(among-quiet).max()<1e-5
 
 def test_alone_and_in_any_batch(quick):
-    "The float model says the same to 1e-5 in any company; int8, whose scale is that of a batch, the same label where it is sure"
+    "The same to 1e-5 in any company, with float and with int8"
     report = {}
     for name, p in quick.engines.items():
         alone = np.concatenate([p.predict_proba([t]) for t in quick.tweets])
         order = np.random.default_rng(0).permutation(len(quick.tweets))
         shuffled = np.empty_like(alone)
         shuffled[order] = np.concatenate([p.predict_proba([quick.tweets[i] for i in rows]) for rows in np.split(order, [7, 8, 100])])
-        assert margins(alone).min()<SURE_MARGIN<np.median(margins(alone)) # both kinds are there
-        for other in (p.predict_proba(quick.tweets), shuffled):
-            report.setdefault(name, []).append((np.abs(other-alone).max(), (other.argmax(1)!=alone.argmax(1)).sum()))
-            assert (other.argmax(1)==alone.argmax(1))[margins(alone)>SURE_MARGIN].all()
-    print({n: [f'{d:.1e}, {k} labels' for d,k in v] for n,v in report.items()})
-    assert max(d for d,_ in report['onnx'])<1e-5
+        for other in (p.predict_proba(quick.tweets), shuffled): report.setdefault(name, []).append(np.abs(other-alone).max())
+    print({n: [f'{d:.1e}' for d in v] for n,v in report.items()})
+    assert max(sum(report.values(), []))<1e-5
 
 @pytest.mark.parametrize('texts, said', [([*'ab', None], 'text 2 is NoneType'), (['a', b'b'], 'text 1 is bytes'), ([float('nan')], 'text 0 is float'), ([['a']], 'text 0 is list'),
     (b'ab', 'texts is bytes'), (None, 'texts is NoneType'), (7, 'texts is int')])
@@ -141,6 +133,7 @@ def write_random(folder, texts, outliers=False):
     net = BertForSequenceClassification(BertConfig(vocab_size=pieces.get_vocab_size(), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=32, max_position_embeddings=64, initializer_range=.4))
     for name, p in net.named_parameters(): p.data += .1*torch.randn_like(p) if name.endswith('bias') else 0 # equal ones would be stored once
+    if not outliers: net.classifier.bias.data[1] += 3 # hardly a text is undecided
     layer = net.bert.encoder.layer[0]
     pairs = ((net.bert.embeddings.LayerNorm, [layer.attention.self.query, layer.attention.self.key, layer.attention.self.value]), (layer.attention.output.LayerNorm, [layer.intermediate.dense]))
     for norm, readers in pairs if outliers else ():
