@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 from .cleaning import copy_key
 from .core import InputError, ModelRecord, atomic_folder
-from .inference import Predictor, _pad, _token_ids
+from .inference import Predictor, _pad, _token_ids, batched
 from .training import _calibrate, _data_record, _finish, _splits, _to_onnx, score, take_subset
 
 # %% ../nbs/07c_distillation.ipynb #795cf50b
@@ -81,7 +81,7 @@ def _fit(net, ids, targets, epochs, seed, batch_size=64, learning_rate=3e-3):
 
 def _ask(predictor, texts):
     "Probabilities of many texts, with a bar"
-    parts = [texts[i:i+1024] for i in range(0, len(texts), 1024)]
+    parts = list(batched(texts, 1024))
     return np.concatenate([predictor.predict_proba(p) for p in tqdm(parts, desc='asking the teacher', disable=None)])
 
 def _logits(net, ids):

@@ -123,9 +123,9 @@ def _tokens(folder, texts):
 
 def _spread(values): return {'median': statistics.median(values), 'low': min(values), 'high': max(values)}
 
-def _row(folder, way, rounds, best, alone, texts, labels, start, peak):
+def _row(folder, way, rounds, best, alone, texts, labels, tokens, start, peak):
     "What was measured of one way"
-    names,tokens = ModelRecord.load(folder).labels, _tokens(folder, texts)
+    names = ModelRecord.load(folder).labels
     seconds,(_,probs,memory) = [sum(r[0]) for r in rounds], rounds[0]
     right = float(np.mean([names[i]==l for i,l in zip(probs.argmax(1), labels)]))
     row = {'model': Path(folder).name, 'way': way, 'texts_per_second': _spread([len(texts)/s for s in seconds]), 'times_the_best_pipeline': best and _spread([b/s for b,s in zip(best, seconds)])}
@@ -161,9 +161,10 @@ def benchmark(
     first = next((f for f,w in todo if w in PIPELINES), None)
     pipes = [[sum(r[0]) for r in rounds[k]] for k in todo if k[0]==first and k[1] in PIPELINES]
     best = min(pipes, key=statistics.median, default=None)
-    tokens = next((t for t in (_tokens(f, texts) for f in folders) if t), None)
+    read = {str(f): _tokens(f, texts) for f in folders}
+    tokens = next((t for t in read.values() if t), None)
     return {'data': Path(data).name, 'texts': len(texts), 'tokens': tokens and float(np.mean(tokens)), 'rounds': n_rounds, 'peak_gflops': peak,
-        'rows': [_row(*k, rounds[k], best, alone[k], texts, labels, starts[k], peak) for k in todo]}
+        'rows': [_row(*k, rounds[k], best, alone[k], texts, labels, read[k[0]], starts[k], peak) for k in todo]}
 
 # %% ../nbs/07d_speed.ipynb #eb2090e9
 def format_benchmark(
