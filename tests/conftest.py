@@ -1,6 +1,7 @@
 "What every test may rely on, however pytest is started."
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
@@ -98,6 +99,17 @@ def run_many(commands, cwd, **env):
     p = subprocess.run([sys.executable, '-c', MANY, json.dumps(commands)], cwd=cwd, env=environ(**env), capture_output=True, text=True, timeout=400)
     assert p.returncode==0, p.stderr
     return p.stdout.split('=====\n')[:-1], json.loads((cwd/'attempts.json').read_text())
+
+@pytest.fixture(scope='session')
+def browser():
+    "A real headless Chromium, the machine's own; without one its tests are skipped, but in CI they fail"
+    found = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome', 'msedge'))), None)
+    if not found: (pytest.fail if os.environ.get('CI') else pytest.skip)('needs Chromium or Chrome on the PATH')
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        b = p.chromium.launch(executable_path=found, args=['--no-sandbox'])
+        yield b
+        b.close()
 
 @pytest.fixture(scope='session')
 def tiny(tmp_path_factory):
