@@ -473,7 +473,8 @@ class Door:
 
     def _check(self, scope, path, note):
         "Key, rate, and whether the service is stopping"
-        s,headers = self.service, dict(scope['headers'])
+        s = self.service
+        scope['named'] = headers = dict(scope['headers'])
         if not (s.digests or self.warned or is_loopback((scope.get('server') or ('localhost',))[0])):
             self.warned = True
             warn_open(scope['server'][0])
@@ -487,7 +488,7 @@ class Door:
     async def _post(self, scope, receive, send):
         "Read the body, then serve the request for as long as its client listens"
         self.service.batcher.admit() # a no that comes early is a cheap one
-        headers = dict(scope['headers'])
+        headers = scope['named']
         if headers.get(b'content-encoding', b'identity').lower()!=b'identity': raise HTTPException(415, 'the body is compressed: send plain JSON, without Content-Encoding')
         if headers.get(b'content-type', b'').partition(b';')[0].strip().lower()!=b'application/json': raise HTTPException(415, 'the body is not declared as JSON: send the header Content-Type: application/json')
         body = bytearray()
@@ -654,13 +655,27 @@ app = make_app() # For `uvicorn sentiment_nb.api:app`; the model is loaded when 
 # %% ../nbs/08_api.ipynb #bc62a9a8
 HEAD_SECONDS,HEAD_BYTES = 10, 65_536 # For the head of a request to be whole
 
+class _Together:
+    "A transport that sends what is written in one turn of the loop as one piece"
+    def __init__(self, transport, loop): self.transport,self.loop,self.held = transport, loop, []
+    def __getattr__(self, name): return getattr(self.transport, name)
+    def write(self, data):
+        if not self.held: self.loop.call_soon(self.flush)
+        self.held.append(data)
+    def flush(self):
+        if self.held: self.transport.write(b''.join(self.held))
+        self.held.clear()
+    def close(self):
+        self.flush()
+        self.transport.close()
+
 class Impatient(HttpToolsProtocol):
-    "uvicorn's HTTP/1.1, with limits for the head of a request"
+    "uvicorn's HTTP/1.1, with limits for the head of a request; head and body of an answer leave together"
     def _expect_head(self):
         self.head,self.late = 0, self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
     def connection_made(self, transport):
-        super().connection_made(transport)
+        super().connection_made(_Together(transport, self.loop))
         self._expect_head()
 
     def on_message_begin(self):

@@ -102,6 +102,12 @@ try: print(json.dumps([[c.label, c.score] for c in client.text_classification(sy
 except HfHubHTTPError as e: print(e.response.status_code, e)
 '''
 
+def test_head_and_body_leave_together(service):
+    with closing(socket.create_connection(('127.0.0.1', service.port), timeout=60)) as c:
+        for path in ('/livez', '/readyz'): # the second on the same connection
+            c.sendall(head(path).replace(b'POST', b'GET'))
+            assert c.recv(65536).endswith(b'{"status":"ok"}')
+
 def hub(url, text, top_k=0, token=''):
     "What Hugging Face's own client makes of it"
     p = subprocess.run([sys.executable, '-c', HF, f'{url}/hf', token, text, str(top_k)], env=environ(HF_HUB_OFFLINE='0'), capture_output=True, text=True)
