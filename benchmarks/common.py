@@ -1,5 +1,5 @@
 "What every benchmark records: hardware, versions, command, date, seed; and a readable table"
-import json, os, platform, statistics, sys
+import json, os, platform, shutil, statistics, sys
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -73,3 +73,17 @@ def save(
     text.write_text(about + '\n'.join(LINES) + '\n', encoding='utf-8')
     LINES.clear()
     print(f'\nwritten to benchmarks/results/{path.name} and {text.name}')
+
+def random_distilbert(
+    model:str|Path, # A model folder, whose tokenizer and record are taken
+    folder:str|Path, # To write to
+    record, # The `ModelRecord` of `model`
+) -> str|Path: # `folder`
+    "A network of DistilBERT's size with random weights: what it says means nothing, what it costs is right"
+    import torch
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+    torch.manual_seed(0)
+    names = dict(enumerate(record.labels))
+    DistilBertForSequenceClassification(DistilBertConfig(num_labels=len(names), id2label=names, label2id={n: i for i,n in names.items()})).save_pretrained(folder)
+    for f in ('tokenizer.json','tokenizer_config.json','sentiment_nb.json'): shutil.copyfile(Path(model)/f, Path(folder)/f)
+    return folder

@@ -7,7 +7,7 @@ Method: one process; every round asks each variant once for all texts, tokenizin
     python benchmarks/engines.py --model models/imdb-256 --data data/imdb --limit 100 --part reviews --skip pipeline
     python benchmarks/engines.py --model models/imdb-256 --data data/imdb --limit 100 --part distilbert --shape distilbert --only 'pipeline, batch'
 """
-import argparse, importlib.util, json, shutil, statistics, tempfile, time
+import argparse, importlib.util, json, statistics, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import onnx
 import onnxruntime as ort
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers import optimizer
-from common import print_table, save, say, spread
+from common import print_table, random_distilbert, save, say, spread
 from tokenizers import Tokenizer
 from sentiment_nb.cleaning import clean_text
 from sentiment_nb.core import ModelRecord
@@ -85,16 +85,6 @@ def pipeline_ask(model, record, batch_size, threads):
         found = pipe([clean_text(t, record.policy) for t in texts])
         return np.array([[{c['label']: c['score'] for c in row}[n] for n in record.labels] for row in found])
     return run
-
-def random_distilbert(model, folder, record):
-    "A network of DistilBERT's size with random weights: what it says means nothing, what it costs is right"
-    import torch
-    from transformers import DistilBertConfig, DistilBertForSequenceClassification
-    torch.manual_seed(0)
-    names = dict(enumerate(record.labels))
-    DistilBertForSequenceClassification(DistilBertConfig(num_labels=len(names), id2label=names, label2id={n: i for i,n in names.items()})).save_pretrained(folder)
-    for f in ('tokenizer.json','tokenizer_config.json','sentiment_nb.json'): shutil.copyfile(Path(model)/f, Path(folder)/f)
-    return folder
 
 def openvino_run(path, work, samples, int8):
     "OpenVINO with shapes rounded up to buckets, since it compiles anew for each shape; int8 by NNCF's post-training quantization"

@@ -13,12 +13,13 @@ is checked against what the `Predictor` gives alone, its label and its number of
     pip install litserve              # for `throughput` only; with the versions of the environment: pip install -c constraints.txt litserve
     python benchmarks/service.py --model models/quickstart
     python benchmarks/service.py --model models/quickstart --part soak --minutes 30
+    python benchmarks/service.py --model models/quickstart --part startup --shape distilbert
 """
 import argparse, importlib.util, json, os, signal, socket, statistics, subprocess, sys, tempfile, threading, time, urllib.error, urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 import psutil
-from common import print_table, save, say, spread
+from common import print_table, random_distilbert, save, say, spread
 
 HERE = Path(__file__).parent
 CLIENTS = 32
@@ -124,6 +125,22 @@ def write_texts(model, file, n):
     from sentiment_nb.inference import Predictor
     texts = load_tweets().shuffle(seed=1)['text'][-n:]
     Path(file).write_text(json.dumps([(t, {'tokens': p.tokens, 'label': p.label}) for t,p in zip(texts, Predictor(model).predict(texts))]))
+
+def export_distilbert(model, folder):
+    "DistilBERT's size with random weights, whose int8 file needs to pass no gate"
+    from tokenizers import Tokenizer
+    from sentiment_nb.core import ModelRecord, write_sums
+    from sentiment_nb.data import load_tweets
+    from sentiment_nb.inference import _quantize, _token_ids
+    from sentiment_nb.training import torch_to_onnx
+    record = ModelRecord.load(model)
+    (random_distilbert(model, folder, record)/'onnx').mkdir()
+    torch_to_onnx(folder, folder/'onnx'/'model.onnx')
+    _quantize(folder/'onnx'/'model.onnx', folder/'onnx'/'model_int8.onnx', _token_ids(record, Tokenizer.from_file(f'{model}/tokenizer.json'), load_tweets()['text'][:100]))
+    record.engines = {'int8': {'passed': True}}
+    record.save(folder)
+    write_sums(folder)
+    return str(folder)
 
 def measure_throughput(args, file):
     "Answers per second with 32 pending, by way"
@@ -235,6 +252,7 @@ PARTS = dict(throughput=measure_throughput, latency=measure_latency, startup=mea
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--model', default='models/quickstart', help='a model folder with ONNX files')
+    p.add_argument('--shape', choices=['distilbert'], help='a random network of this size instead of the model, with its tokenizer')
     p.add_argument('--part', choices=PARTS, help='all but soak by default')
     p.add_argument('--repeat', type=int, default=5)
     p.add_argument('--seconds', type=float, default=10, help='of each measurement')
@@ -246,9 +264,12 @@ def main():
     if not (Path(args.model)/'sentiment_nb.json').is_file(): p.error(f'there is no model folder {args.model}: make one with `sentiment-nb quickstart`')
     with tempfile.TemporaryDirectory() as d:
         file = f'{d}/texts.json'
+        if args.shape:
+            (work := Path(d)/args.shape).mkdir()
+            args.model = export_distilbert(args.model, work)
         write_texts(args.model, file, args.texts)
         for part in [args.part] if args.part else [n for n in PARTS if n!='soak']:
             found = PARTS[part](args, file)
-            save('service', args, 'fastapi uvicorn starlette pydantic uvloop httptools onnxruntime tokenizers litserve torch transformers', found, part=part)
+            save('service', args, 'fastapi uvicorn starlette pydantic uvloop httptools onnxruntime tokenizers litserve torch transformers', found, part=part + (f'-{args.shape}' if args.shape else ''))
 
 if __name__=='__main__': main()

@@ -26,6 +26,7 @@ import limits, uvicorn
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi_offline import FastAPIOffline
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
@@ -641,7 +642,7 @@ def make_app(
     predictor:Predictor|None=None, # A loaded model; None loads `settings.model` when the service starts
 ) -> FastAPI:
     "A service"
-    app = FastAPI(title='sentiment_nb', version=__version__, lifespan=lifespan, redoc_url=None, swagger_ui_oauth2_redirect_url=None, redirect_slashes=False, exception_handlers={HTTPException: _refused})
+    app = FastAPIOffline(title='sentiment_nb', version=__version__, lifespan=lifespan, redoc_url=None, redirect_slashes=False, exception_handlers={HTTPException: _refused}) # the scripts of /docs come from here, not from a server far away
     s = app.state.service = Service(settings or load_settings(), predictor)
     app.include_router(router)
     if s.digests: _describe_keys(app.openapi())

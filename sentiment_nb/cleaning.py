@@ -248,7 +248,7 @@ def prepare(
     policy:str='classic', # How the column `clean` is cleaned; models clean `text` by their own policy
     sizes:tuple[float,float]=(.1,.1), # Shares of validation and test, where the source brings no such split
     by:str='label', # How to split: `label`, `user` or `time`
-    limit:int|None=None, # Use only this many rows of the training split, drawn at random
+    limit:int|None=None, # Use only this many rows of each split that the source brings, drawn at random
     exclude:str|Path|None=None, # A labelled file, read like a source, whose texts must not be trained on: they and their copies leave the training split
     seed:int=42, # Of the splits
     format:str='parquet', # `parquet`, or `csv` for train.csv, val.csv and test.csv
@@ -259,7 +259,7 @@ def prepare(
     _check_settings(dict(format=(format, ('parquet','csv')), policy=(policy, tuple(POLICIES)), classes=(classes, (2,3)), by=(by, ('label','user','time'))), limit, sizes, seed)
     with atomic_folder(out, 'prepared.json') as tmp:
         found = load_source(source, **columns)
-        if limit: found['train'] = found['train'].shuffle(seed=seed).select(range(min(limit, len(found['train']))))
+        if limit: found = {s: d.shuffle(seed=seed).select(range(min(limit, len(d)))) for s,d in found.items()}
         kept = {s: drop_neutral(d) if classes==2 else d for s,d in found.items()}
         neutral = {s: len(found[s])-len(d) for s,d in kept.items()}
         keys = {s: [copy_key(t) for t in tqdm(d['text'][:], desc=f'cleaning {s}', disable=True if len(d)<20_000 else None)] for s,d in kept.items()}

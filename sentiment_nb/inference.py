@@ -290,10 +290,14 @@ class _Ensemble:
 
 ENGINES = {'int8': (_Onnx, 'onnx/model_int8.onnx'), 'onnx': (_Onnx, 'onnx/model.onnx'), 'linear': (_Linear, 'linear.skops'), 'ensemble': (_Ensemble, 'members')} # Fastest first
 
+def _several(texts):
+    "What holds texts, and is not one itself"
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable): raise InputError(f"texts is {type(texts).__name__}, expected a list of str: put one text in brackets")
+    return texts
+
 def _strings(texts, first=0):
     "A list of texts, or an error that names what is none of them, counted from `first`"
-    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable): raise InputError(f"texts is {type(texts).__name__}, expected a list of str: put one text in brackets")
-    texts = list(texts)
+    texts = list(_several(texts))
     for i,t in enumerate(texts, first):
         if not isinstance(t, str): raise InputError(f"text {i} is {type(t).__name__}, expected str: decode or drop it first")
     return texts
@@ -370,7 +374,7 @@ class Predictor:
         chunk:int=2048, # Texts taken at a time; longer chunks sort better by length
     ) -> Iterator[Prediction]: # In the order of `texts`
         "Predictions as the texts come, in bounded memory"
-        for i,part in enumerate(batched(texts, chunk)): yield from self.predict(_strings(part, i*chunk))
+        for i,part in enumerate(batched(_several(texts), chunk)): yield from self.predict(_strings(part, i*chunk))
 
 def batched(
     items:Iterable, # Anything that can be iterated

@@ -549,30 +549,39 @@ def train_quickstart(
     out:str|Path='models/quickstart', # The fine-tuned model's folder; the baselines stand beside it as `…-linear` and `…-frozen`
     data:str|Path='data/quickstart', # The prepared tweets
     say=lambda line: None, # Called with a line before each step
+    source:str|Path='tweets', # What `load_source` takes
+    model:str|Path='minilm', # What `train_transformer` takes
+    rows:int|None=None, # Of each split of the source; None: all
 ) -> Path: # `out`
     "Prepare the tweets, train the linear model on all training rows and fine-tune MiniLM on 10,000 of them"
-    say('Splitting the embedded tweets: copies out, a fifth held out for the test')
-    prepare('tweets', data, sizes=(.1, .2))
-    say('Training the linear baseline on every remaining tweet')
+    say(f'Splitting {source}: copies out, a fifth held out for the test')
+    prepare(source, data, sizes=(.1, .2), limit=rows)
+    say('Training the linear baseline on every remaining text')
     train_linear(data, f'{out}-linear')
     say('Logistic regression on the embeddings of the untrained MiniLM, for 10,000 of them')
     train_frozen(data, f'{out}-frozen', max_length=128, limit=10_000)
-    say('Fine-tuning MiniLM on the same 10,000: one epoch, a few minutes')
-    return train_transformer(data, out, 'minilm', epochs=1, limit=10_000, max_length=128, batch_size=16, learning_rate=2e-4, freeze_layers=2)
+    say(f'Fine-tuning {model} on the same 10,000: one epoch, a few minutes')
+    return train_transformer(data, out, model, epochs=1, limit=10_000, max_length=128, batch_size=16, learning_rate=2e-4, freeze_layers=2)
 
-def quickstart_folder() -> Path: # Model folder of the fine-tuned MiniLM; `…-linear` and the data stand beside it
+def quickstart_folder(
+    source:str|Path='tweets', # As above
+    model:str|Path='minilm', # As above
+    rows:int|None=None, # As above
+) -> Path: # Model folder of the fine-tuned encoder; `…-linear` and the data stand beside it
     "The quickstart's models from the cache, trained first if they are not there"
-    root = cache_dir()/f"quickstart-{version('sentiment_nb')}"
+    other = [str(v).replace('/', '_') for v,usual in ((source, 'tweets'), (model, 'minilm'), (rows, None)) if v!=usual]
+    root = cache_dir()/'-'.join(['quickstart', version('sentiment_nb'), *other])
     with FileLock(f'{root}.lock'):
-        if not (root/'models'/'quickstart').is_dir(): train_quickstart(root/'models'/'quickstart', root/'data')
+        if not (root/'models'/'quickstart').is_dir(): train_quickstart(root/'models'/'quickstart', root/'data', source=source, model=model, rows=rows)
     return root/'models'/'quickstart'
 
 # %% ../nbs/04_training.ipynb #f19b6ddd
 def quickstart_logits(
     split:str, # `validation` or `test`
+    folder:Path|None=None, # From `quickstart_folder`; None: that of the tweets
 ) -> np.ndarray: # Logits, (n_texts, n_classes), in the order of the split
-    "What the quickstart's fine-tuned MiniLM says of its held-out texts, from the cache; asked first if it is not there"
-    folder = quickstart_folder()
+    "What the quickstart's fine-tuned encoder says of its held-out texts, from the cache; asked first if it is not there"
+    folder = folder or quickstart_folder()
     path = folder.parents[1]/'logits'/f'{split}.npy'
     path.parent.mkdir(exist_ok=True)
     with FileLock(f'{path}.lock'):

@@ -129,8 +129,19 @@ def test_uvicorn_app(tiny, tmp_path):
         assert s.client.get('/predict?text=quokka').status_code==405
         assert 'quokka' not in s.log.read_text() and '"path": "/predict"' in s.log.read_text()
 
-def test_docs(service):
-    assert 'swagger' in service.client.get('/docs').text.lower()
+def test_docs(service, browser):
+    "Each example is sent with a click and answered, and nothing comes from elsewhere"
+    page, asked = browser.new_page(), []
+    page.on('request', lambda r: asked.append(r.url))
+    page.goto(f'{service.url}/docs')
+    for path in ('/predict', '/predict/batch', '/hf'):
+        block = page.locator('.opblock', has=page.get_by_text(path, exact=True))
+        block.locator('.opblock-summary-control').click()
+        block.get_by_role('button', name='Try it out').click()
+        block.get_by_role('button', name='Execute').click()
+        assert block.locator('.live-responses-table .response-col_status').last.inner_text().startswith('200')
+    assert all(u.startswith((service.url, 'data:')) for u in asked), asked
+    page.close()
 
 def schemathesis(s, tmp_path, examples, *args):
     "Requests made from the schema, right ones and wrong ones, with all checks; how many"

@@ -119,3 +119,18 @@ def test_slow_cells(path):
     "Every cell, the long ones included, from top to bottom"
     passed, _ = run_nb(path, force_flags=['slow'], basepath=root)
     assert passed
+
+choice = re.compile(r"^(source, ?(?:encoder, ?)?rows) = .*$", re.M)
+
+@pytest.mark.slow
+@pytest.mark.skipif('SENTIMENT_NB_DATA' not in os.environ, reason='SENTIMENT_NB_DATA names the folder with the large data sets')
+@each([p for p in chapters if any(choice.search(s) for s in code(p))])
+def test_chapter_on_reviews(path, tmp_path):
+    "The cell at the top of a chapter may be changed: 2,000 reviews instead of all tweets"
+    copy = shutil.copytree(root/'nbs', tmp_path/'nbs')/path.name
+    (tmp_path/'benchmarks').symlink_to(root/'benchmarks')
+    nb = json.loads(path.read_text(encoding='utf-8'))
+    for c in nb['cells']: c['source'] = choice.sub(lambda m: f"{m[1]} = 'imdb', {'' if 'encoder' not in m[1] else repr('minilm') + ', '}2000", ''.join(c['source']))
+    copy.write_text(json.dumps(nb), encoding='utf-8')
+    passed, _ = run_nb(copy, basepath=tmp_path)
+    assert passed
