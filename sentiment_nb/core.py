@@ -23,6 +23,9 @@ from platformdirs import user_cache_path
 class InputError(ValueError):
     "Something the user can mend: says what came, what was expected and what to do"
 
+# %% ../nbs/00_core.ipynb #b6627f1a
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+
 # %% ../nbs/00_core.ipynb #3e50184f
 def softmax(
     logits:np.ndarray, # Raw scores, (n_texts, n_classes)

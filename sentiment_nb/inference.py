@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 import numpy as np
-import onnxruntime as ort
 from cachetools import LRUCache
 from tokenizers import Tokenizer
 from .cleaning import clean_text
 from .core import InputError, ModelRecord, atomic_folder, check_sums, encode, linear_logits, sniff_delimiter, sniff_encoding, softmax, write_sums
 from .ensemble import _stages, _unsure, combine, log_probs
+import onnxruntime as ort # behind `core`, which tells it to report nothing
 
 # %% ../nbs/07_inference.ipynb #9860a56b
 def _after(graph, node, wanted):
@@ -315,8 +315,8 @@ class Predictor:
         if not (.5<=level<=.99 and abs(100*level-round(100*level))<1e-9): raise InputError(f"level is {level}, expected 0.50 to 0.99 in steps of 0.01")
         self.threshold = self.record.conformal.get(f'{level:.2f}')
         there = ['ensemble'] if self.record.kind=='ensemble' else [e for e,(_,file) in ENGINES.items() if (folder/file).is_file()]
-        lost = [e for e,d in self.record.engines.items() if d['passed'] and e not in there]
-        if lost: raise InputError(f"{folder/ENGINES[lost[0]][1]} is missing: copy the model folder again, whole, or export it again")
+        made = [e for e in ENGINES if self.record.engines.get(e, {}).get('passed') and engine in (None, e)]
+        if made and made[0] not in there: raise InputError(f"{folder/ENGINES[made[0]][1]} is missing: copy the model folder again, whole, or export it again")
         if not there: raise InputError(f"{folder} holds no ONNX file, which predictions need: run `sentiment-nb export {folder}` first")
         if engine and engine not in there: raise InputError(f"{folder} has no engine {engine!r}, only {', '.join(there)}: export the model again")
         self.name,self.engine = folder.name, engine or there[0]
