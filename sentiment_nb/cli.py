@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXAMPLES', 'COMMANDS', 'find_model', 'parse_labels', 'prepare', 'train', 'export', 'evaluate', 'check', 'distill',
-           'ensemble', 'format_prediction', 'predict', 'benchmark', 'serve', 'key', 'quickstart', 'parser', 'main']
+           'ensemble', 'format_prediction', 'predict', 'benchmark', 'serve', 'key', 'app', 'quickstart', 'parser',
+           'main']
 
 # %% ../nbs/10_cli.ipynb #36e9485c
 import argparse, inspect, json, os, shutil, sys, warnings
@@ -376,6 +377,22 @@ def key():
     secret,digest = new_key()
     print(f"key     {secret}  (for the client: Authorization: Bearer KEY)\ndigest  {digest}  (for the service: SENTIMENT_NB_API_KEYS=DIGEST)")
 
+# %% ../nbs/10_cli.ipynb #fd90bd5e
+def app(
+    model:str|None=None, # Model folder; by default $SENTIMENT_NB_MODEL or models/quickstart
+    api:str|None=None, # Address of a running `serve` to ask instead, as http://127.0.0.1:8000; its key is taken from $SENTIMENT_NB_KEY; by default $SENTIMENT_NB_API
+    host:str='127.0.0.1', # Address to listen on; 0.0.0.0 for all, and then everybody who reaches it may use it
+    port:int=8501, # 0 takes a free one
+):
+    "A page in the browser, until SIGTERM or Ctrl-C"
+    if model and api: raise InputError(f"give either --model {model} or --api {api}: a page asks one of them")
+    api = api or (None if model else os.environ.get('SENTIMENT_NB_API'))
+    if not api: ModelRecord.load(folder := find_model(model))
+    os.environ |= {'SENTIMENT_NB_API': api} if api else {'SENTIMENT_NB_API': '', 'SENTIMENT_NB_MODEL': str(folder)}
+    try: from sentiment_nb.app import serve as run
+    except ModuleNotFoundError as e: raise InputError(f'the page needs {e.name}, which is not installed: pip install "sentiment_nb[app]"') from None
+    run(host, port)
+
 # %% ../nbs/10_cli.ipynb #7f0b31eb
 EXAMPLES = {"Thanks for the quick help, you made my day!": 'positive', "Two hours on hold and nobody answered.": 'negative', "not bad at all": 'positive'} # What the quickstart predicts at the end, and what is meant
 
@@ -407,7 +424,7 @@ def quickstart(
         f'  {shell} predict --model {out} --text "your own sentence"\n  {shell} check {out}\n  {shell} prepare YOUR.csv --out data/mine')
 
 # %% ../nbs/10_cli.ipynb #42e889e0
-COMMANDS = (quickstart, prepare, train, evaluate, check, distill, ensemble, export, predict, benchmark, serve, key)
+COMMANDS = (quickstart, prepare, train, evaluate, check, distill, ensemble, export, predict, benchmark, serve, app, key)
 
 def _add_command(parsers, func):
     "A subcommand from a function's signature and docments"

@@ -1,0 +1,520 @@
+"A real page in a real browser: a text, files good and bad, a service behind it, a phone, the keyboard."
+import csv
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import psutil
+import pytest
+from conftest import environ, root
+
+from sentiment_nb.api import new_key
+
+NEAR = 2e-6 # Written with six digits
+csv.field_size_limit(1<<30)
+TEXT = 'The room was small and the wait was awful, but the staff were wonderful!'
+@pytest.fixture(scope='module')
+def quickstart(tmp_path_factory):
+    "The quickstart's model, exported, and tweets that it has not seen"
+    from sentiment_nb.data import load_prepared
+    from sentiment_nb.inference import Predictor, export_onnx
+    from sentiment_nb.training import quickstart_folder
+    folder = Path(shutil.copytree(quickstart_folder(), tmp_path_factory.mktemp('models')/'quickstart'))
+    splits = load_prepared(quickstart_folder().parents[1]/'data')
+    if not (folder/'onnx').exists(): export_onnx(folder, splits['validation']['text'][:300])
+    return SimpleNamespace(folder=folder, texts=splits['test']['text'][:], predictor=Predictor(folder))
+
+def until(true, seconds=60):
+    end = time.monotonic()+seconds
+    while not (found := true()):
+        assert time.monotonic()<end, 'waited in vain'
+        time.sleep(.05)
+    return found
+
+def alive(url):
+    with suppress(httpx.HTTPError): return httpx.get(url).status_code==200
+
+@contextmanager
+def running(folder, command, ready, url=None, **env):
+    "A server as a process, listening, with what it says in a file; SIGTERM when the block ends"
+    log = folder/f'log{len(list(folder.glob("log*")))}'
+    with open(log, 'w') as f: p = subprocess.Popen([sys.executable, '-m', *command], cwd=folder, env=environ(**env), stdout=f, stderr=f)
+    try:
+        url = url or until(lambda: p.poll() is not None or (m := re.search(r'http://127\.0\.0\.1:\d+', log.read_text())) and m[0])
+        until(lambda: p.poll() is not None or alive(url+ready))
+        assert p.poll() is None, log.read_text()
+        yield SimpleNamespace(url=url, process=p, log=log)
+    finally:
+        p.terminate()
+        with suppress(subprocess.TimeoutExpired): p.wait(30)
+        p.kill()
+
+def app(folder, *args, **env): return running(folder, ['sentiment_nb.cli', 'app', '--port', '0', *map(str, args)], '/_stcore/health', **env)
+def service(folder, model, **env): return running(folder, ['sentiment_nb.cli', 'serve', '--port', '0', '--model', str(model)], '/readyz', **{f'SENTIMENT_NB_{k}': str(v) for k,v in env.items()})
+
+@pytest.fixture(scope='module')
+def server(quickstart, tmp_path_factory):
+    with app(tmp_path_factory.mktemp('server'), '--model', quickstart.folder) as s: yield s
+
+class Visitor:
+    "A tab of the browser, and what it asked for"
+    def __init__(self, browser, url, **how):
+        self.context,self.url,self.hosts,self.wrong = browser.new_context(**how), url, set(), []
+        self.tab = self.context.new_page()
+        self.tab.set_default_timeout(60_000)
+        self.tab.on('request', lambda r: self.hosts.add(re.sub(r'^\w+://([^/]*).*', r'\1', r.url)))
+        self.tab.on('pageerror', lambda e: self.wrong.append(str(e)))
+        self.tab.on('dialog', lambda d: (self.wrong.append('dialog'), d.dismiss()))
+    def go(self, path=''):
+        self.tab.goto(f'{self.url}/{path}')
+        self.tab.locator('[data-testid=stMain] :is(h1,[role=alert])').first.wait_for()
+        self.quiet()
+        return self
+    def button(self, name): return self.tab.get_by_role('button', name=re.compile(f'^{name}'))
+    def says(self, kind='Error'): return self.tab.get_by_test_id(f'stAlertContent{kind}').all_inner_texts()
+    def wait_says(self, kind='Error'):
+        self.tab.get_by_test_id(f'stAlertContent{kind}').first.wait_for()
+        return self.says(kind)
+    def metrics(self): return self.tab.get_by_test_id('stMetricValue').all_inner_texts()
+    def ask(self, text):
+        box = self.tab.get_by_role('textbox', name='Text')
+        box.fill(text)
+        box.press('Control+Enter')
+        self.tab.wait_for_function("t => [...document.querySelectorAll('p[dir=auto]')].some(p => p.textContent.trim()==t)", arg=text)
+        self.quiet()
+    def upload(self, path):
+        self.tab.locator('input[type=file]').set_input_files(path)
+        self.tab.get_by_text(Path(path).name).first.wait_for()
+    def predict(self):
+        self.button('Predict').click()
+        return self
+    def done(self, seconds=120):
+        self.tab.get_by_text('Least sure').wait_for(timeout=1000*seconds)
+        self.quiet()
+    def leave_and_return(self):
+        self.tab.get_by_role('link', name='One text').click()
+        self.tab.get_by_role('textbox', name='Text').wait_for()
+        self.quiet()
+        self.tab.get_by_role('link', name='Many texts').click()
+        self.tab.get_by_role('heading', name='Sentiment of many texts').wait_for()
+    def quiet(self):
+        "Wait until the script has run to its end"
+        self.tab.wait_for_function("document.querySelector('[data-testid=stApp]').dataset.testScriptState=='notRunning'")
+    def download(self, folder):
+        with self.tab.expect_download() as d: self.button('Download CSV').click()
+        path = folder/d.value.suggested_filename
+        d.value.save_as(path)
+        with open(path, encoding='utf-8', newline='') as f: return path.name, list(csv.reader(f))
+    def no_traceback(self):
+        shown = self.tab.locator('body').inner_text()
+        assert 'Traceback' not in shown and 'encountered an error' not in shown and not self.tab.get_by_test_id('stException').count() and not self.wrong, (shown, self.wrong)
+
+@pytest.fixture
+def visit(browser):
+    "Open a page in a tab of its own"
+    tabs = []
+    def new(server, path='', **how):
+        tabs.append(Visitor(browser, server.url, **how))
+        return tabs[-1].go(path)
+    yield new
+    for t in tabs: t.context.close()
+
+def write(path, rows, delimiter=',', encoding='utf-8', newline='\r\n'):
+    with open(path, 'w', encoding=encoding, newline='') as f: csv.writer(f, delimiter=delimiter, lineterminator=newline).writerows(rows)
+    return path
+
+def compare(rows, table, column, predictor):
+    "Every row of a download: all columns as they came, and what the model says of the text"
+    names = predictor.record.labels
+    assert rows[0]==[*table[0], 'label', 'confidence', 'uncertain', *(f'prob_{n}' for n in names)] and len(rows)==len(table)
+    texts = [r[table[0].index(column)] for r in table[1:]]
+    known = dict(zip(dict.fromkeys(texts), predictor.predict(list(dict.fromkeys(texts)))))
+    for got,had,t in zip(rows[1:], table[1:], texts):
+        p = known[t]
+        assert got[:len(had)]==had and got[len(had)]==p.label and got[len(had)+2]==str(p.uncertain), (got, had, p)
+        assert all(abs(float(a)-b)<NEAR for a,b in zip([got[len(had)+1], *got[len(had)+3:]], [p.confidence, *p.probabilities.values()])), (got, p)
+
+# A text
+
+def test_text(visit, server, quickstart):
+    "The answer is the model's, the words that decided are marked, and nobody else is asked anything"
+    v = visit(server)
+    v.ask(TEXT)
+    p = quickstart.predictor.predict(TEXT)
+    assert v.metrics()==[p.label, f'{p.confidence:.1%}']
+    marked = v.tab.locator('p[dir=auto] span[title]')
+    assert ''.join(marked.all_inner_texts())==TEXT.replace(' ', '')
+    assert 'wonderful' in max(marked.all(), key=lambda e: abs(float(e.get_attribute('title')))).inner_text() + v.tab.get_by_text('Most for').inner_text()
+    assert [s for n,v_ in p.probabilities.items() for s in (n, f'{v_:.1%}')]==v.tab.get_by_role('group', name='share of each class').inner_text().split('\n')
+    v.no_traceback()
+    assert v.hosts=={server.url.removeprefix('http://')}
+    assert 'wonderful' not in server.log.read_text() and 'eprecat' not in server.log.read_text()
+
+def test_markup_is_text(visit, server):
+    "What looks like a page stays a text"
+    v = visit(server)
+    text = '<img src=x onerror=alert(1)> <script>alert(2)</script> **bold** $x$ [a](javascript:alert(3)) fine'
+    v.ask(text)
+    assert v.tab.locator('p[dir=auto]').last.inner_text()==text
+    assert not v.tab.locator('p[dir=auto] :is(img,script,a,strong)').count()
+    v.no_traceback()
+
+def test_uncertain_is_visible(visit, server, quickstart):
+    unsure = next(t for t,p in zip(quickstart.texts, quickstart.predictor.predict(quickstart.texts[:500])) if p.uncertain)
+    v = visit(server)
+    v.ask('I love it, thank you so much!')
+    assert not v.says('Warning')
+    v.ask(unsure)
+    assert v.wait_says('Warning')[0].startswith('Uncertain.')
+
+def test_no_text_and_a_long_one(visit, server, quickstart):
+    "A sentence; a long text is answered without its words"
+    v = visit(server)
+    v.predict()
+    assert 'type one' in v.wait_says('Warning')[0]
+    long = 'The service was excellent. '*200
+    v.tab.get_by_role('textbox', name='Text').fill(long)
+    v.predict()
+    v.tab.get_by_text('Words are weighed').wait_for()
+    v.quiet()
+    assert v.metrics()[0]==quickstart.predictor.predict(long).label and 'longer' in v.says('Info')[0]
+    v.no_traceback()
+
+def test_keyboard(visit, server, quickstart):
+    "Without a mouse: the text, the button, the other pages"
+    v = visit(server)
+    focus = lambda: v.tab.evaluate("(document.activeElement.getAttribute('aria-label') || document.activeElement.innerText).trim()")
+    def tab_to(name, n=30):
+        for _ in range(n):
+            if focus()==name: return
+            v.tab.keyboard.press('Tab')
+        raise AssertionError(f'{name!r} cannot be reached: {focus()!r}')
+    tab_to('Text')
+    v.tab.keyboard.type('I love it')
+    tab_to('Predict')
+    v.tab.keyboard.press('Enter')
+    v.tab.get_by_text('Green speaks for the answer').wait_for()
+    v.quiet()
+    assert v.metrics()[0]==quickstart.predictor.predict('I love it').label
+    for _ in range(30):
+        if focus()=='Many texts': break
+        v.tab.keyboard.press('Shift+Tab')
+    v.tab.keyboard.press('Enter')
+    v.tab.get_by_role('heading', name='Sentiment of many texts').wait_for()
+    for _ in range(30):
+        if v.tab.evaluate("!!document.activeElement.closest('[data-testid=stFileUploader] section, [data-testid=stFileUploaderDropzone]')"): break
+        v.tab.keyboard.press('Tab')
+    else: raise AssertionError('no file can be chosen by keyboard')
+
+# A file
+
+def test_file(visit, server, quickstart, tmp_path):
+    "Two thousand rows: the bar moves, and every row of the download is the model's; what came and what is shown stays when the page is left"
+    table = [['id','text','notes'], *([str(i), t, ''] for i,t in enumerate(quickstart.texts[:1999])), ['1999', 'two\nlines, "quoted"', 'kept; as it was']]
+    v = visit(server, 'file')
+    v.upload(write(tmp_path/'two thousand.csv', table))
+    v.predict()
+    seen = set()
+    bar = v.tab.get_by_role('progressbar')
+    bar.wait_for()
+    while bar.count():
+        with suppress(Exception): seen.add(int(re.sub(r'\D', '', v.tab.get_by_text(re.compile(r'^[\d,]+ of 2,000')).inner_text(timeout=500).split(' of ')[0])))
+        v.tab.wait_for_timeout(50)
+    v.done()
+    assert len([n for n in seen if 0<n<2000])>=3, seen
+    name, rows = v.download(tmp_path)
+    assert name=='two thousand-predicted.csv'
+    compare(rows, table, 'text', quickstart.predictor)
+    found = quickstart.predictor.predict([r[1] for r in table[1:]])
+    shares = v.tab.get_by_role('group', name='share of each class').inner_text().split('\n')
+    assert shares==[s for n in quickstart.predictor.record.labels for k in [sum(p.label==n for p in found)] for s in (n, f'{k:,} ({k/2000:.0%})')]
+    assert f'{sum(p.uncertain for p in found)} of 2,000 answers are uncertain' in v.tab.locator('body').inner_text()
+    worst = min(range(2000), key=lambda i: found[i].confidence)
+    assert f'row {worst+1:,}: {found[worst].label}, {found[worst].confidence:.1%}' in v.tab.locator('body').inner_text()
+    assert v.tab.get_by_role('group', name='words').count()==2 and v.tab.get_by_test_id('stVegaLiteChart').count()==1
+    v.leave_and_return()
+    v.done()
+    v.no_traceback()
+    assert v.hosts=={server.url.removeprefix('http://')}
+
+@pytest.mark.parametrize('delimiter,encoding', [(';','latin-1'), (';','utf-8-sig'), ('\t','utf-16'), ('|','utf-8')])
+def test_other_csv(delimiter, encoding, visit, server, quickstart, tmp_path):
+    "Other separators and encodings; a column that is empty; the texts in a column of another name"
+    table = [['nr','leer','Kommentar','leer 2'], *([str(i), '', f'{t.encode("ascii","ignore").decode()} Très déçu, naïve façade über ñ', ''] for i,t in enumerate(quickstart.texts[:60]))]
+    v = visit(server, 'file')
+    v.upload(write(tmp_path/'kommentare.csv', table, delimiter, encoding))
+    v.button('Predict 60 rows').wait_for()
+    assert v.tab.get_by_role('combobox', name='Encoding').count()==(encoding in ('latin-1','utf-16'))
+    v.predict().done()
+    compare(v.download(tmp_path)[1], table, 'Kommentar', quickstart.predictor)
+    v.no_traceback()
+
+def test_choice_of_column(visit, server, quickstart, tmp_path):
+    "The page guesses a column; another can be chosen, by keyboard; an empty one is refused"
+    table = [['long','short','none'], *([f'{t} and so on and so forth', t[:20] or 'x', ''] for t in quickstart.texts[:30])]
+    v = visit(server, 'file')
+    v.upload(write(tmp_path/'a.csv', table))
+    def choose(name):
+        v.tab.get_by_role('combobox', name='Column').click()
+        v.tab.keyboard.type(name)
+        v.tab.keyboard.press('Enter')
+        v.tab.wait_for_timeout(300)
+        v.quiet()
+    v.button('Predict 30 rows').wait_for()
+    choose('none')
+    assert "column 'none' is empty" in v.wait_says()[0] and not v.button('Predict').count()
+    choose('short')
+    v.predict().done()
+    compare(v.download(tmp_path)[1], table, 'short', quickstart.predictor)
+
+def test_spreadsheet(visit, server, quickstart, tmp_path):
+    "As it came, or with an apostrophe before what a spreadsheet would run"
+    table = [['text','=note'], *([c+'1+1 good', c+'x'] for c in ('=','+','-','@','\t','\r')), ['fine =1','fine']]
+    v = visit(server, 'file')
+    v.upload(write(tmp_path/'a.csv', table))
+    v.predict().done()
+    compare(v.download(tmp_path)[1], table, 'text', quickstart.predictor)
+    v.tab.get_by_text('For a spreadsheet').click()
+    v.tab.wait_for_timeout(300)
+    v.quiet()
+    rows = v.download(tmp_path)[1]
+    assert [r[:2] for r in rows]==[['text',"'=note"], *([f"'{a}", f"'{b}"] for a,b in table[1:-1]), table[-1]]
+
+WRONG = {'empty.csv': (b'', 'is empty'), 'header.csv': (b'text,id\n', 'a header but no rows'), 'picture.csv': (b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'*99, 'not a text file'),
+    'table.csv': (b'PK\x03\x04\x14\0\x06\0'*99, 'not a text file'), 'blank.csv': (b'text,id\n ,\n', 'holds no text'), 'longer.csv': (b'text,id\nfine,1\none,two,three\n', 'row 2: has more fields'),
+    'twice.csv': (b'text,text\na,b\n', "two columns called 'text'"), 'labelled.csv': (b'text,label\nfine,positive\n', "already has a column 'label'"), 'quote.csv': (b'text,id\n"never closed,1\n', 'cannot be read'),
+    'broken.jsonl': (b'{"text": "fine"}\n{"te\n', 'cannot be read'), 'short.csv': (b'id,text\n1,fine\n2\n', 'row 2: has no text'), '**b** `c` <i>.csv': (b'', '**b** `c` <i>.csv is empty')}
+
+def test_wrong_files(visit, server, tmp_path):
+    "A sentence for each, and after them all a good one works"
+    v = visit(server, 'file')
+    for name,(content,says) in WRONG.items():
+        (tmp_path/name).write_bytes(content)
+        v.upload(tmp_path/name)
+        said = until(lambda: [s for s in v.says() if says.replace('`', '') in s], 30) # noqa: B023
+        assert len(said)==1 and '\n' not in said[0] and '/tmp' not in said[0] and not v.button('Predict').count(), said
+        v.no_traceback()
+    v.upload(write(tmp_path/'good.csv', [['text'],['fine']]))
+    v.predict().done()
+    assert v.download(tmp_path)[1][1][0]=='fine'
+
+def test_undecodable(visit, server, quickstart, tmp_path):
+    "A file that is not in its apparent encoding can be read in another, and the choice stays when the page is left"
+    (tmp_path/'a.csv').write_bytes('text\nхорошо ρ\n'.encode('utf-8')[:-2] + b'\xff\n')
+    v = visit(server, 'file')
+    v.upload(tmp_path/'a.csv')
+    v.tab.get_by_role('combobox', name='Encoding').click()
+    v.tab.keyboard.type('mac_roman')
+    v.tab.keyboard.press('Enter')
+    v.predict().done()
+    v.leave_and_return()
+    v.done()
+    v.no_traceback()
+
+def test_stop(visit, server, quickstart, tmp_path):
+    "A click ends a run within a second or two, and the page can be used as before"
+    table = [['text'], *([t] for t in quickstart.texts[:4000])]
+    v = visit(server, 'file')
+    v.upload(write(tmp_path/'a.csv', table))
+    v.predict()
+    v.tab.get_by_text(re.compile(r'^[1-9][\d,]* of 4,000')).wait_for()
+    assert v.button('Predict').is_disabled()
+    v.button('Stop').last.click()
+    v.button('Stop').last.wait_for(state='detached', timeout=10_000)
+    v.quiet()
+    assert v.button('Predict').is_enabled() and not v.button('Download').count()
+    v.upload(write(tmp_path/'b.csv', table[:50]))
+    v.button('Predict 49 rows').click()
+    v.done()
+    compare(v.download(tmp_path)[1], table[:50], 'text', quickstart.predictor)
+    v.no_traceback()
+
+# Models and services
+
+def test_choice_of_models(visit, quickstart, tmp_path):
+    "Several under models/: each answers for itself; one that is damaged is a sentence, and the others still work"
+    from sentiment_nb.inference import Predictor
+    from sentiment_nb.training import quickstart_folder
+    for name,source in (('linear', f'{quickstart_folder()}-linear'), ('quickstart', quickstart.folder), ('damaged', quickstart.folder)): shutil.copytree(source, tmp_path/'models'/name)
+    (tmp_path/'models'/'linear'/'README.md').write_text('---\nlanguage: en\n---\n\n# Mine\n\n## Intended use\n')
+    for f in (tmp_path/'models'/'damaged'/'onnx').glob('*.onnx'): f.write_bytes(b'')
+    with app(tmp_path, '--model', 'models/linear') as s:
+        v = visit(s)
+        def choose(name):
+            v.tab.get_by_role('combobox', name='Model').click()
+            v.tab.keyboard.type(name)
+            v.tab.keyboard.press('Enter')
+            v.tab.wait_for_timeout(500)
+            v.quiet()
+        for name in ('linear','quickstart'):
+            if name!='linear': choose(name)
+            v.ask(TEXT)
+            p = Predictor(tmp_path/'models'/name).predict(TEXT)
+            assert v.metrics()==[p.label, f'{p.confidence:.1%}']
+        choose('damaged')
+        assert 'copy the model folder again' in v.wait_says()[0]
+        choose('linear')
+        v.tab.get_by_role('link', name='The model').click()
+        v.tab.get_by_role('heading', name='Intended use').wait_for()
+        assert 'language' not in v.tab.locator('body').inner_text()
+        v.no_traceback()
+
+def test_service(visit, quickstart, tmp_path):
+    "The page before a service with a key: the same answers, in pieces that fit, with the patience that is asked for; each no is a sentence"
+    key, digest = new_key()
+    table = [['text'], [''], *([t] for t in quickstart.texts[:300]), ['long '*30_000], ['я'*90_000]]
+    with service(tmp_path, quickstart.folder, API_KEYS=digest, RATE_LIMIT='250/15second') as api:
+        with app(tmp_path, '--api', api.url, SENTIMENT_NB_KEY=key) as s:
+            v = visit(s)
+            v.ask(TEXT)
+            p = quickstart.predictor.predict(TEXT)
+            assert v.metrics()==[p.label, f'{p.confidence:.1%}']
+            v.go('file').upload(write(tmp_path/'a.csv', table))
+            v.predict()
+            v.tab.get_by_text('the service is busy, going on in').wait_for()
+            v.done()
+            compare(v.download(tmp_path)[1], table, 'text', quickstart.predictor)
+            assert '1 rows have no text' in v.says('Warning')[0]
+            v.go('model').tab.get_by_text(re.compile('asks the service at')).wait_for()
+            v.go().ask('fine')
+            api.process.terminate()
+            api.process.wait(30)
+            v.tab.get_by_role('textbox', name='Text').fill('fine')
+            v.predict()
+            assert 'does not answer' in v.wait_says()[0]
+            v.no_traceback()
+            assert key not in s.log.read_text() and 'wonderful' not in s.log.read_text()
+    with service(tmp_path, quickstart.folder, API_KEYS=digest, RATE_LIMIT='30/minute') as api:
+        with app(tmp_path, SENTIMENT_NB_API=api.url, SENTIMENT_NB_KEY='no such key') as s:
+            assert 'SENTIMENT_NB_KEY' in visit(s).wait_says()[0]
+        with app(tmp_path, SENTIMENT_NB_API=api.url, SENTIMENT_NB_KEY=key) as s:
+            v = visit(s)
+            for _ in range(30):
+                v.tab.get_by_role('textbox', name='Text').fill(TEXT)
+                v.predict()
+                v.tab.wait_for_timeout(200)
+                v.quiet()
+                if v.says(): break
+            assert re.search(r'try again in \d+ s', v.says()[0])
+            v.no_traceback()
+
+def test_streamlit_run(visit, quickstart, tmp_path):
+    "Streamlit's own way to start the script"
+    with socket.create_server(('127.0.0.1', 0)) as free: port = free.getsockname()[1]
+    options = ['--server.headless', 'true', '--server.address', '127.0.0.1', '--browser.gatherUsageStats', 'false', '--server.port', str(port)]
+    with running(tmp_path, ['streamlit', 'run', str(root/'sentiment_nb'/'app.py'), *options], '/_stcore/health', f'http://127.0.0.1:{port}', SENTIMENT_NB_MODEL=str(quickstart.folder)) as s:
+        v = visit(s)
+        v.ask(TEXT)
+        v.ask('I love it')
+        assert v.metrics()[0]==quickstart.predictor.predict('I love it').label
+        v.no_traceback()
+        assert 'eprecat' not in s.log.read_text()
+
+WITHOUT = "import sys; sys.modules['streamlit'] = None; from sentiment_nb.cli import main; sys.exit(main(['app', *sys.argv[1:]]))"
+
+def test_refusals(refuses, shell, quickstart, workdir):
+    "What keeps the page from starting, in a line"
+    refuses(['app', '--model', 'nowhere'], 'no model folder nowhere', 'quickstart')
+    refuses(['app', '--model', 'a', '--api', 'http://b'], '--model a', '--api http://b')
+    refuses(['app', '--api', 'localhost:8000'], "'localhost:8000'", 'http://127.0.0.1:8000')
+    (workdir/'empty').mkdir()
+    refuses(['app', '--model', 'empty'], 'not a model folder')
+    with socket.create_server(('127.0.0.1', 0)) as s: refuses(['app', '--model', quickstart.folder, '--port', s.getsockname()[1]], 'choose another --host or --port', run=shell)
+    p = subprocess.run([sys.executable, '-c', WITHOUT, '--model', str(quickstart.folder)], env=environ(), capture_output=True, text=True)
+    assert p.returncode==2 and p.stderr=='sentiment-nb: the page needs streamlit, which is not installed: pip install "sentiment_nb[app]"\n', p
+
+def test_only_this_machine(server):
+    "It listens on 127.0.0.1 and nowhere else, and ends in order"
+    ours = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
+    assert {c.laddr.ip for p in ours for c in p.net_connections('tcp') if c.status=='LISTEN'}=={'127.0.0.1'}
+
+# How it looks
+
+@pytest.mark.parametrize('scheme', ['light','dark'])
+@pytest.mark.parametrize('width', [390, 1200])
+def test_fits(width, scheme, visit, server, quickstart, tmp_path):
+    "Nothing is wider than a phone, on any page, and everything that is read stands out from its ground"
+    v = visit(server, viewport={'width': width, 'height': 850}, color_scheme=scheme)
+    fits = lambda: v.tab.evaluate("[document.documentElement, document.querySelector('[data-testid=stMain]')].every(e => e.scrollWidth<=e.clientWidth)")
+    v.ask(f'{TEXT} {"unbroken"*40}')
+    assert fits()
+    for e in v.tab.locator('p[dir=auto] span[title]').all(): assert contrast(e)>=4.5
+    assert contrast(v.tab.get_by_text('Green speaks'))>=4.5
+    v.go('file').upload(write(tmp_path/'a.csv', [['text','a','b','c','d'], *([t,'','','',''] for t in quickstart.texts[:80])]))
+    v.predict().done()
+    assert fits() and min(contrast(e) for e in v.tab.locator('[aria-label=words] span').all()[:3])>=3
+    v.go('model').tab.get_by_role('heading', name='When it was trained').wait_for()
+    assert fits()
+    v.no_traceback()
+
+CONTRAST = """e => {
+    const rgba = c => { const m = c.match(/[\\d.]+/g).map(Number); return [m[0], m[1], m[2], m[3] ?? 1] }
+    const grounds = []
+    for (let n = e; n; n = n.parentElement) grounds.unshift(rgba(getComputedStyle(n).backgroundColor))
+    const over = (below, c) => below.map((v, i) => v*(1-c[3]) + c[i]*c[3])
+    const ground = grounds.reduce(over, [255, 255, 255])
+    const light = c => { const [r,g,b] = c.map(v => v/255).map(v => v<=.04045 ? v/12.92 : ((v+.055)/1.055)**2.4); return .2126*r + .7152*g + .0722*b }
+    const [a,b] = [light(over(ground, rgba(getComputedStyle(e).color))), light(ground)].sort((x,y) => y-x)
+    return (a+.05)/(b+.05)
+}"""
+
+def contrast(e):
+    "Of letters and their ground, 1 to 21 (WCAG 2)"
+    return e.evaluate(CONTRAST)
+
+def test_picture(visit, server, tmp_path):
+    "The picture of notebook 09. `APP_PICTURE=nbs/images/app.png pytest tests/test_app.py -k picture` writes it there"
+    v = visit(server, viewport={'width': 900, 'height': 750}, color_scheme='light')
+    v.ask('The room was small and the wait at the desk was long, but the staff were wonderful and I would love to come back!')
+    v.tab.evaluate('document.activeElement.blur()')
+    v.tab.wait_for_timeout(500)
+    path = root/os.environ['APP_PICTURE'] if os.environ.get('APP_PICTURE') else tmp_path/'app.png'
+    path.parent.mkdir(exist_ok=True)
+    v.tab.screenshot(path=path)
+    assert path.stat().st_size<150_000
+
+# A long file
+
+@pytest.mark.slow
+def test_hundred_thousand_rows(visit, server, quickstart, tmp_path, capsys):
+    "All of them are right, somebody else is served meanwhile, and the memory does not grow with them"
+    distinct = quickstart.texts[:4000]
+    table = [['id','text'], *([str(i), distinct[i%len(distinct)]] for i in range(100_000))]
+    process, peaks, over = psutil.Process(server.process.pid), [], threading.Event()
+    visit(server).ask(TEXT)
+    before = process.memory_info().rss
+    def watch():
+        while not over.wait(.2): peaks.append(process.memory_info().rss)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        v = visit(server, 'file')
+        start = time.monotonic()
+        v.upload(write(path := tmp_path/'a.csv', table))
+        v.button('Predict 100,000 rows').click()
+        v.tab.get_by_text(re.compile(r'^[1-9][\d,]* of 100,000')).wait_for()
+        other, waits = visit(server), []
+        while v.tab.get_by_role('progressbar').count():
+            asked = time.monotonic()
+            other.ask(f'{TEXT} {len(waits)}')
+            waits.append(time.monotonic()-asked)
+            v.tab.wait_for_timeout(5000)
+        v.done(60)
+        seconds = time.monotonic()-start
+        rows = v.download(tmp_path)[1]
+    finally:
+        over.set()
+        watcher.join()
+    compare(rows, table, 'text', quickstart.predictor)
+    with capsys.disabled(): print(f'\n100,000 rows ({path.stat().st_size/1e6:.1f} MB) in {seconds:.0f} s; memory {before/1e6:.0f} MB before, {max(peaks)/1e6:.0f} MB at most; {len(waits)} other visits, the slowest answered in {max(waits):.1f} s')
+    assert max(peaks)-before < 300e6 and max(waits)<10 and len(waits)>=3
+    v.no_traceback()
