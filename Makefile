@@ -13,7 +13,7 @@ TEST_ENV = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 SENTIMENT_NB_CACHE="$(CURDIR)/.cac
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-all check lab export clean-notebooks readme docs dist constraints
+.PHONY: help quickstart test test-all check lab export clean-notebooks readme docs site dist constraints
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -34,7 +34,7 @@ check: .venv/.installed-dev ## Lint notebooks, tests and scripts
 	$(BIN)/ruff check .
 
 lab: .venv/.installed-dev ## Open the chapters in JupyterLab
-	$(BIN)/jupyter lab nbs
+	$(BIN)/jupyter lab --config jupyter_server_config.py nbs/00_core.ipynb
 
 export: .venv/.installed-dev ## Write sentiment_nb/ and nbs/nbdev.yml from the notebooks and settings.ini
 	$(BIN)/nbdev_clean
@@ -50,6 +50,9 @@ readme: .venv/.installed-dev ## Write README.md from nbs/index.ipynb
 docs: .venv/.installed-dev ## Build the docs site into _docs/ (needs Quarto)
 	@command -v quarto >/dev/null || { echo "make docs needs Quarto: https://quarto.org/docs/get-started/" >&2; exit 1; }
 	$(BIN)/nbdev_docs
+
+site: .venv/.installed-dev ## Build the same pages into _docs/ without Quarto
+	$(BIN)/python docs/build.py
 
 dist: .venv/.installed-dev ## Build the wheel and the source archive and check them before a release
 	rm -rf build dist

@@ -18,7 +18,7 @@ from nbdev.test import test_nb as run_nb
 run_nb.__test__ = False  # nbdev's function, not a test of ours
 root = Path(__file__).resolve().parents[1]
 chapters = sorted((root/'nbs').glob('[0-9][0-9]*_*.ipynb'))
-notebooks = chapters + list((root/'nbs').glob('index.ipynb'))
+notebooks = chapters + sorted((root/'nbs').glob('[a-z]*.ipynb'))
 modules = sorted((root/'sentiment_nb').glob('[a-z]*.py'))
 light = 'core cleaning inference api cli'.split()
 heavy = 'torch transformers datasets pandas sklearn matplotlib'.split()
@@ -83,10 +83,18 @@ def test_outputs_are_stored(path):
     assert not re.search(r'/(home|root|Users|tmp|work)/\w', json.dumps([{**o, 'data': {
         k: v for k, v in o.get('data', {}).items() if not k.startswith('image/')}} for o in outputs]))
 
-def test_sidebar_holds_every_chapter_in_order():
-    listed = yaml.safe_load((root/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']
+def listed(contents):
+    "Files of a sidebar, in order"
+    for c in contents:
+        if isinstance(c, str): yield c
+        elif 'auto' in c: yield from sorted(p.name for p in (root/'nbs').glob(c['auto']))
+        else: yield from listed(c['contents']) if 'contents' in c else [c['href']]
+
+def test_sidebar_holds_every_page_and_the_chapters_in_order():
+    found = list(listed(yaml.safe_load((root/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']))
     assert (root/'nbs'/'_quarto.yml').resolve() == root/'_quarto.yml'
-    assert listed == ['index.ipynb', *(p.name for p in chapters)]
+    assert [f for f in found if f[0].isdigit()] == [p.name for p in chapters]
+    assert sorted(found) == sorted(p.name for p in (root/'nbs').iterdir() if p.suffix in ('.ipynb', '.qmd'))
 
 @pytest.mark.parametrize('name', [o for o in light if (root/'sentiment_nb'/f'{o}.py').exists()])
 def test_light_rooms_import_nothing_heavy(name):

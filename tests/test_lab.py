@@ -1,0 +1,96 @@
+"The chapters in a real JupyterLab, in a real browser: *Run All*, save, and nothing in the repository has changed."
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+root = Path(__file__).resolve().parents[1]
+chapters = sorted(p.stem for p in (root/'nbs').glob('0[0-7]*_*.ipynb'))
+pytestmark = pytest.mark.slow
+NOTEBOOK = 'jupyterapp.shell.currentWidget'
+
+def wants_data(name): return '"#| slow' in (root/'nbs'/f'{name}.ipynb').read_text(encoding='utf-8')
+
+def git(folder, *words): return subprocess.run(['git', '-c', 'user.name=t', '-c', 'user.email=t@t', *words], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+@pytest.fixture(scope='module')
+def lab(tmp_path_factory):
+    "A copy of the working tree as a repository of its own, with nbdev's hooks, and JupyterLab in it as `make lab` starts it"
+    home = tmp_path_factory.mktemp('lab')
+    copy = home/'sentiment_nb'
+    for name in git(root, 'ls-files', '-z', '-co', '--exclude-standard').split('\0'):
+        if not (root/name).is_file(): continue
+        (copy/name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root/name, copy/name, follow_symlinks=False)
+    for words in (['init', '-q'], ['add', '-A'], ['commit', '-qm', 'as it is']): git(copy, *words)
+    env = os.environ | {'HOME': str(home), 'USERPROFILE': str(home), 'PYTHONPATH': str(copy), 'OMP_NUM_THREADS': '1'}
+    subprocess.run([sys.executable, '-c', 'from nbdev.clean import nbdev_install_hooks as i; i()'], cwd=copy, env=env, check=True, capture_output=True)
+    log,asked,script = home/'log', home/'asked', home/'browser'
+    script.write_text(f'#!/bin/sh\ncp "${{1#file://}}" {asked}\n') # Jupyter gives the browser a file that leads to the page
+    script.chmod(0o755)
+    server = subprocess.Popen([sys.executable, '-m', 'jupyter', 'lab', '--config', 'jupyter_server_config.py', 'nbs/00_core.ipynb', f'--browser={script} %s', '--allow-root', '--port=0', '--LabApp.expose_app_in_browser=True', '--ServerApp.token=t'],
+        cwd=copy, env=env, stderr=open(log, 'w'), stdout=subprocess.DEVNULL)
+    until(lambda: asked.is_file() and 'http' in asked.read_text(), 120, log.read_text)
+    yield SimpleNamespace(copy=copy, url=re.search(r'http://[^/]+', asked.read_text())[0], opened=asked.read_text())
+    server.terminate()
+    server.wait(60)
+
+def until(holds, seconds, say=lambda: ''):
+    "Wait until something holds"
+    end = time.monotonic() + seconds
+    while not (got := holds()):
+        assert time.monotonic()<end, say()
+        time.sleep(.5)
+    return got
+
+def click(page, *labels):
+    "Through the menus, as a person does"
+    page.locator('.lm-MenuBar-itemLabel', has_text=re.compile(f'^{labels[0]}$')).click()
+    page.locator('.lm-Menu-itemLabel', has_text=re.compile(f'^{labels[1]}$')).click()
+
+def ran(page):
+    "How many code cells have not run, and the errors among the outputs"
+    return page.evaluate(f"""() => {{
+        const cells = [...{NOTEBOOK}.content.model.cells].filter(c => c.type=='code' && c.sharedModel.getSource().trim())
+        const outputs = cells.flatMap(c => c.outputs.toJSON())
+        return [cells.filter(c => !c.executionCount || c.executionState=='running').length, outputs.filter(o => o.output_type=='error').map(o => o.ename + ': ' + o.evalue)]}}""")
+
+def judged_at_once(page):
+    "A sentence typed into the box of chapter 07 has its answer and its colours below"
+    at = page.evaluate(f"[...{NOTEBOOK}.content.model.cells].findIndex(c => c.sharedModel.getSource().includes('ipywidgets.Text'))")
+    page.evaluate(f"{NOTEBOOK}.content.scrollToItem({at}, 'center')")
+    for said,label in (('What a horrible, horrible day', 'negative'), ('What a wonderful day, thank you', 'positive')):
+        page.locator('.widget-text input').fill(said)
+        page.locator('.widget-html-content', has_text=re.compile(f'^{label}, \\d+% sure')).wait_for(timeout=60_000)
+        assert page.locator('.widget-html-content p span').count()==len(said.split())
+
+def test_make_lab_opens_the_first_chapter(lab): assert '/lab/tree/00_core.ipynb' in lab.opened
+
+@pytest.mark.parametrize('name', chapters)
+def test_run_all_and_save(lab, browser, name):
+    "Every cell runs, none fails, and saving gives back the file that stands in git"
+    if wants_data(name) and 'SENTIMENT_NB_DATA' not in os.environ: pytest.skip('SENTIMENT_NB_DATA names the folder with the large data sets')
+    page = browser.new_page(viewport={'width': 1400, 'height': 900})
+    page.goto(f'{lab.url}/lab/tree/{name}.ipynb?token=t&reset')
+    page.wait_for_function(f"window.jupyterapp && {NOTEBOOK}?.content?.model?.cells?.length > 3", timeout=120_000)
+    page.wait_for_function(f"{NOTEBOOK}.sessionContext.session?.kernel?.status == 'idle'", timeout=120_000)
+    click(page, 'Run', 'Run All Cells')
+    until(lambda: ran(page)[0]==0 or ran(page)[1], 1800, lambda: f'{name}: {ran(page)} cells to go')
+    page.wait_for_function(f"{NOTEBOOK}.sessionContext.session?.kernel?.status == 'idle'", timeout=120_000)
+    left,errors = ran(page)
+    assert not left and not errors, errors
+    if name=='07_inference': judged_at_once(page)
+    page.evaluate(f"{NOTEBOOK}.context.save()")
+    until(lambda: not page.evaluate(f"{NOTEBOOK}.context.model.dirty"), 60)
+    page.close()
+    changed = [c for c in git(lab.copy, 'status', '--porcelain').splitlines() if c.split()[-1]!='.gitattributes']
+    diff = git(lab.copy, 'diff', '--stat', '--', 'nbs', 'sentiment_nb') + git(lab.copy, 'diff', '-U0', '--', 'nbs', 'sentiment_nb')[:3000]
+    git(lab.copy, 'checkout', '--', 'nbs', 'sentiment_nb')
+    assert not changed, diff
+
