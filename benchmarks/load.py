@@ -24,6 +24,7 @@ class Client:
 
     async def ask(self, request):
         "Status, headers and body of the answer"
+        if self.writer and self.reader.at_eof(): self.close() # idle for longer than the other side keeps it
         if self.writer is None: self.reader,self.writer = await asyncio.open_connection(self.url.hostname, self.url.port)
         try:
             self.writer.write(request)

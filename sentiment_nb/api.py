@@ -14,6 +14,7 @@ __all__ = ['ERRORS', 'WHY', 'MAX_TEXTS', 'MAX_CHARS', 'MAX_EXPLAIN', 'Text', 'BA
 # %% ../nbs/08_api.ipynb #4c329dde
 import asyncio, gc, hashlib, hmac, json, logging, logging.config, math, os, secrets, signal, socket, threading, time, traceback
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ def describe_errors(
 MAX_TEXTS,MAX_CHARS,MAX_EXPLAIN = 128, 100_000, 5_000 # Texts of a request; characters of a text, and of one that is explained, which means up to 65 to read
 
 def mend(
-    text, # What stood in the JSON; anything but a string is left to pydantic
+    text:object, # What stood in the JSON; anything but a string is left to pydantic
 ):
     "Halves of characters become the replacement character"
     return text if not isinstance(text, str) or text.isascii() else text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
@@ -438,7 +439,7 @@ def say_invalid(
 class Door:
     "ASGI middleware: what is decided before a request reaches its endpoint, and its line in the log"
     def __init__(self,
-        app, # What answers all but the paths of `endpoints`
+        app:Callable, # What answers all but the paths of `endpoints`
         service:Service, # Shared
         endpoints:dict, # Paths that take a body: a pydantic model of it, and what answers
     ):

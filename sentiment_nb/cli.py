@@ -19,7 +19,7 @@ from tqdm import tqdm
 from . import __version__
 from .core import InputError, ModelRecord
 from .ensemble import _hash
-from .inference import Predictor, explain as find_evidence, predict_file
+from .inference import Prediction, Predictor, explain as find_evidence, predict_file
 
 # %% ../nbs/10_cli.ipynb #46a470da
 def find_model(
@@ -56,7 +56,7 @@ def prepare(
     by:str='label', # How to split: label, user or time
     val_size:float=.1, # Share of the validation split, where the source brings none
     test_size:float=.1, # Share of the test split, where the source brings none
-    limit:int|None=None, # Use only this many training rows
+    limit:int|None=None, # Use only this many rows of each split that the source brings
     exclude:str|None=None, # Labelled file whose texts must not be trained on, because a model will be tested on them
     seed:int=42, # Of the split
     format:str='parquet', # parquet, or csv for train.csv, val.csv and test.csv
@@ -312,7 +312,7 @@ def ensemble(
 def _dumps(obj): return json.dumps(obj, ensure_ascii=False)
 
 def format_prediction(
-    p, # A `Prediction`
+    p:Prediction, # A `Prediction`
 ) -> str: # Two lines
     "A prediction as a person reads it"
     return (f"Prediction: {p.label} (confidence={p.confidence:.2f}{', uncertain' if p.uncertain else ''})\n"

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from statistics import NormalDist
+from typing import BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 import numpy as np
@@ -41,8 +42,8 @@ def softmax(
 
 # %% ../nbs/00_core.ipynb #1f0dd91d
 def linear_logits(
-    model, # A fitted scikit-learn classifier or pipeline
-    X, # What its `decision_function` takes
+    model:object, # A fitted scikit-learn classifier or pipeline
+    X:object, # What its `decision_function` takes
 ) -> np.ndarray: # Scores whose softmax are probabilities, (n_texts, n_classes)
     "The scores of a logistic regression in the shape of a network's"
     z = model.decision_function(X)
@@ -104,7 +105,7 @@ def check_sums(
 # %% ../nbs/00_core.ipynb #abfe07e0
 def write_json(
     path:str|Path, # Replaced in one step if it exists
-    obj, # What `json` can write; NaN is refused, since JSON has none
+    obj:object, # What `json` can write; NaN is refused, since JSON has none
 ):
     "Write `obj` as readable JSON, aside and renamed"
     write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + '\n')
@@ -200,7 +201,7 @@ class ModelRecord:
 
 # %% ../nbs/00_core.ipynb #73da7e79
 def encode(
-    tokenizer, # A `tokenizers.Tokenizer`; its own truncation and padding are switched off
+    tokenizer:object, # A `tokenizers.Tokenizer`; its own truncation and padding are switched off
     texts:list[str], # Cleaned texts
     max_length:int=256, # Tokens kept of each text, special tokens included
     truncation:str='head', # `head`, or `head+tail` for the first and the last half
@@ -219,7 +220,7 @@ def encode(
 
 # %% ../nbs/00_core.ipynb #d4246f58
 def sniff_encoding(
-    f, # An open binary stream, which is read
+    f:BinaryIO, # An open binary stream, which is read
     name:str, # Of the file, for the warning
 ) -> str: # A Python codec name
     "`utf-8` if the whole file is, else a guess that is told: Windows-1252 where plausible, or charset-normalizer's first"

@@ -11,6 +11,7 @@ __all__ = ['NAMES', 'SPELLINGS', 'TEXT_COLUMNS', 'LABEL_COLUMNS', 'TWEETS_SHA256
 # %% ../nbs/01_data.ipynb #0fc7198d
 import codecs, csv, gzip, hashlib, os, re, tarfile, zipfile
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from itertools import chain
@@ -36,7 +37,7 @@ SPELLINGS = ({n: n for n in NAMES},
 def _norm(value): return re.sub(r'\.0$', '', str(value).strip().lower())
 
 def map_labels(
-    values, # The label values that the source holds, of any type
+    values:Iterable, # The label values that the source holds, of any type
     labels:dict[str,str]|None=None, # From the source's spelling to negative, neutral, positive; None recognises the usual spellings
 ) -> dict[str,str]: # From each normalised value to its class name
     "The class name of each label value; what is not understood is refused, never guessed"
@@ -109,7 +110,7 @@ def _text(col): return col if pa.types.is_large_string(col.type) or pa.types.is_
 def _empty(col): return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(col), ''), True)
 
 def count_values(
-    batches, # Iterator of `pa.RecordBatch`
+    batches:Iterator, # Iterator of `pa.RecordBatch`
     column:str, # Whose values are counted
 ) -> Counter: # From value to number of rows; None counts missing values
     "How often each value of a column occurs"
@@ -141,7 +142,7 @@ def _checked(batches, text, label, codes, source, drop_empty):
         raise InputError(f"{source} has {bad:,} rows without a text, the first is row {first+1:,} after the header: fill them in, or pass --drop-empty")
 
 def write_dataset(
-    batches, # A function without arguments that starts an iterator of `pa.RecordBatch`
+    batches:Callable, # A function without arguments that starts an iterator of `pa.RecordBatch`
     path:str|Path, # The Arrow file to write
     text:str, # Name of the text column
     label:str, # Name of the label column

@@ -57,7 +57,7 @@ def soft_targets(
 
 def new_texts(
     texts:list[str], # Unlabelled texts
-    splits, # The `DatasetDict` whose texts are to be left out
+    splits:dict, # The `DatasetDict` whose texts are to be left out
 ) -> list[str]: # Each once, none of them in a split, in their order
     "Texts that no split holds, compared as `prepare` compares"
     seen,found = {copy_key(t) for s in splits.values() for t in s['text'][:]}, {}

@@ -20,7 +20,7 @@ from .core import InputError, ModelRecord, atomic_folder, check_sums, linear_log
 # %% ../nbs/06_ensemble.ipynb #f7e1483d
 def refit_probs(
     record:ModelRecord, # Of a linear model
-    train, # The `datasets.Dataset` of training rows, with `text` and `label`
+    train:object, # The `datasets.Dataset` of training rows, with `text` and `label`
     texts:list[str], # Texts that the refitted model knows and its twin does not
 ) -> np.ndarray: # Probabilities, (n_texts, n_classes)
     "What a linear model says of validation texts when it is fitted on training rows alone"
@@ -282,7 +282,7 @@ def check_member(
 def unseen_probs(
     record:ModelRecord, # The member's record
     probs:np.ndarray, # What the model in the folder says of the validation texts, (n_texts, n_classes)
-    splits, # A `DatasetDict` with `train` and `validation`
+    splits:dict, # A `DatasetDict` with `train` and `validation`
     name:str, # The member's name, for messages
 ) -> np.ndarray: # Probabilities, (n_texts, n_classes), by weights that have not seen the texts
     "`probs`, or those of the twin where the model was refitted on validation; its score must be the recorded one"

@@ -32,7 +32,7 @@ def _after(graph, node, wanted):
         if node is None or wanted(node): return node
 
 def keep_first_token(
-    model, # An `onnx.ModelProto` of an encoder whose head reads the first token; changed in place
+    model:'onnx.ModelProto', # An `onnx.ModelProto` of an encoder whose head reads the first token; changed in place
 ) -> bool: # Whether the pattern was found
     "Let the last layer finish the first token only"
     from onnx import helper, numpy_helper
@@ -124,7 +124,7 @@ def find_ranges(
     return dict(zip(names, zip(ends[:,:,0].min(0).tolist(), ends[:,:,1].max(0).tolist())))
 
 def fix_ranges(
-    model, # An `onnx.ModelProto` from `quantize_dynamic`; changed in place
+    model:'onnx.ModelProto', # An `onnx.ModelProto` from `quantize_dynamic`; changed in place
     ranges:dict[str,tuple[float,float]], # From `find_ranges`, for each tensor that it quantizes
 ):
     "Give each product its range for good (static quantization: Jacob et al. 2018, arXiv:1712.05877)"

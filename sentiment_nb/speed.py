@@ -181,7 +181,7 @@ def format_benchmark(
 
 def plot_benchmark(
     found:dict, # From `benchmark`
-    ax=None, # Axes to draw on; None makes them
+    ax:object=None, # Axes to draw on; None makes them
 ): # The axes
     "Accuracy against texts a second: what lies up and to the right is better"
     import matplotlib.pyplot as plt

@@ -27,6 +27,7 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from scipy.optimize import minimize_scalar
+from scipy.sparse import spmatrix
 from scipy.stats import chi2
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
@@ -63,7 +64,7 @@ def _vectorizer(weighting):
     return FeatureUnion([('words', words)] + ([('pieces', pieces)] if weighting=='tfidf' else []))
 
 def nb_ratio(
-    X, # Counts or presence of features, sparse (n_texts, n_features)
+    X:spmatrix, # Counts or presence of features, sparse (n_texts, n_features)
     y:np.ndarray, # True where a text is of the class, (n_texts,)
 ) -> np.ndarray: # One weight per feature, (n_features,)
     "Log ratio of a feature's share in the class and outside it, smoothed by one (Wang and Manning 2012)"
@@ -262,7 +263,7 @@ def _quiet():
 
 def tokenize(
     ds:Dataset, # With `text` and `label`
-    tokenizer, # A fast transformers tokenizer
+    tokenizer:transformers.PreTrainedTokenizerBase, # A fast transformers tokenizer
     record:ModelRecord, # Its policy, max_length and truncation are obeyed
 ) -> Dataset: # `input_ids` and `labels`
     "Cleaned, encoded and cut texts"
@@ -359,7 +360,7 @@ def _check_settings(positive, seed, report_to):
     if report_to not in ('none','all', *INTEGRATION_TO_CALLBACK): raise InputError(f"report_to is {report_to!r}, expected none or one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}")
 
 def freeze(
-    net, # A transformers model with a head
+    net:torch.nn.Module, # A transformers model with a head
     n_layers:int, # How many of the lowest layers; 0 freezes the embeddings only
 ):
     "Leave the embeddings and the lowest layers as they were pretrained (Lee et al. 2019, arXiv:1911.03090)"

@@ -472,7 +472,7 @@ def contrast(e):
     return e.evaluate(CONTRAST)
 
 def test_picture(visit, server, tmp_path):
-    "The picture of notebook 09. `APP_PICTURE=nbs/images/app.png pytest tests/test_app.py -k picture` writes it there"
+    "The picture of notebook 09. `APP_PICTURE=nbs/app.png pytest tests/test_app.py -k picture` writes it there"
     v = visit(server, viewport={'width': 900, 'height': 750}, color_scheme='light')
     v.ask('The room was small and the wait at the desk was long, but the staff were wonderful and I would love to come back!')
     v.tab.evaluate('document.activeElement.blur()')

@@ -87,7 +87,6 @@ def listed(contents):
     "Files of a sidebar, in order"
     for c in contents:
         if isinstance(c, str): yield c
-        elif 'auto' in c: yield from sorted(p.name for p in (root/'nbs').glob(c['auto']))
         else: yield from listed(c['contents']) if 'contents' in c else [c['href']]
 
 def test_sidebar_holds_every_page_and_the_chapters_in_order():
