@@ -14,10 +14,12 @@ __all__ = ['MAX_TEXTS', 'MAX_CHARS', 'MAX_EXPLAIN', 'MAX_BODY', 'COLOURS', 'KIND
 # %% ../nbs/09_app.ipynb #4f81b4cd
 import csv, heapq, html, json, os, re, shutil, socket, tempfile, time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 import httpx
 import streamlit as st
 import sentiment_nb.core as core, sentiment_nb.inference as inference
@@ -299,9 +301,9 @@ class Summary:
 class Pieces:
     "A model that is asked piece by piece"
     def __init__(self,
-        predict, # Texts to predictions
-        record, # Of the model, for its classes
-        watch, # Called with the texts and the predictions of each piece
+        predict:Callable, # Texts to predictions
+        record:object, # Of the model, for its classes
+        watch:Callable, # Called with the texts and the predictions of each piece
         seconds:float=.5, # How long a piece should take
     ): self.ask,self.record,self.watch,self.seconds,self.size = predict, record, watch, seconds, 32
 
@@ -468,7 +470,7 @@ def one_text(
 
 # %% ../nbs/09_app.ipynb #104ff9d9
 def keep_upload(
-    file, # From `st.file_uploader`
+    file:BinaryIO, # From `st.file_uploader`
 ) -> SimpleNamespace: # Where it is, its encoding as it seems, and what is to come
     "A file of the browser, put aside"
     folder = tempfile.TemporaryDirectory(prefix='sentiment_nb-')

@@ -100,9 +100,9 @@ def run_many(commands, cwd, **env):
     assert p.returncode==0, p.stderr
     return p.stdout.split('=====\n')[:-1], json.loads((cwd/'attempts.json').read_text())
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def browser():
-    "A real headless Chromium, the machine's own; without one its tests are skipped, but in CI they fail"
+    "A real headless Chromium, the machine's own; without one its tests are skipped, but in CI they fail. (Its loop stands in this thread until the module ends)"
     found = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome', 'msedge'))), None)
     if not found: (pytest.fail if os.environ.get('CI') else pytest.skip)('needs Chromium or Chrome on the PATH')
     from playwright.sync_api import sync_playwright

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +59,10 @@ def metric(s, name, **headers):
     "A number from /metrics"
     return sum(float(line.split()[-1]) for line in s.client.get('/metrics', headers=headers).text.splitlines() if re.match(rf'sentiment_nb_{name}[ {{]', line))
 
+def in_a_loop(coroutine):
+    "Its result; in a thread of its own, because the browser's loop may stand in this one"
+    with ThreadPoolExecutor(1) as pool: return pool.submit(asyncio.run, coroutine).result()
+
 def well(s):
     "Does it answer, and rightly?"
     found = s.client.post('/predict/batch', json={'texts': [GOOD, BAD]})
@@ -88,7 +93,7 @@ def test_answers_are_those_of_the_model(service, tiny):
     texts = [f'{GOOD if i%2 else BAD} ' + 'really '*(i%9) for i in range(100)]
     async def ask():
         async with httpx.AsyncClient(base_url=service.url, timeout=60) as c: return await asyncio.gather(*(c.post('/predict', json={'text': t}) for t in texts))
-    found, wanted = [r.json() for r in asyncio.run(ask())], Predictor(tiny.model).predict(texts)
+    found, wanted = [r.json() for r in in_a_loop(ask())], Predictor(tiny.model).predict(texts)
     assert [f['tokens'] for f in found]==[w.tokens for w in wanted]
     assert all(abs(f['confidence']-w.confidence)<1e-5 and set(f['probabilities'])==set(w.probabilities) for f,w in zip(found, wanted))
     assert len({f['confidence'] for f in found})>5
@@ -381,7 +386,7 @@ def test_nan_is_an_error_and_harms_nobody_else(tiny, tmp_path):
         texts = [f'{GOOD} {i}' + ' zebra quokka'*(i==7) for i in range(20)]
         async def ask():
             async with httpx.AsyncClient(base_url=s.url, timeout=60) as c: return await asyncio.gather(*(c.post('/predict', json={'text': t}) for t in texts))
-        found = asyncio.run(ask())
+        found = in_a_loop(ask())
         assert [r.status_code for r in found]==[500 if i==7 else 200 for i in range(20)]
         assert found[7].json()['error']['type']=='model_failed' and found[7].headers['x-request-id'] in found[7].json()['error']['message']
         assert s.client.post('/predict', json={'text': 'a zebra', 'explain': True}).status_code==500 and well(s)

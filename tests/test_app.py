@@ -92,6 +92,7 @@ class Visitor:
         self.tab.wait_for_function("t => [...document.querySelectorAll('p[dir=auto]')].some(p => p.textContent.trim()==t)", arg=text)
         self.quiet()
     def upload(self, path):
+        self.quiet()
         self.tab.locator('input[type=file]').set_input_files(path)
         self.tab.get_by_text(Path(path).name).first.wait_for()
     def predict(self):
