@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FLOAT_TOLERANCE', 'AGREEMENT', 'SURE_AGREEMENT', 'SURE_MARGIN', 'ACCURACY_LOSS', 'ENGINES', 'TABLES',
            'keep_first_token', 'count_cpus', 'pack_batches', 'has_vnni', 'find_ranges', 'fix_ranges', 'compare_logits',
-           'export_onnx', 'Prediction', 'Predictor', 'batched', 'word_spans', 'Evidence', 'explain', 'highlight',
-           'explain_gradients', 'read_rows', 'predict_file']
+           'export_onnx', 'exported_quickstart', 'Prediction', 'Predictor', 'batched', 'word_spans', 'Evidence',
+           'explain', 'highlight', 'explain_gradients', 'read_rows', 'predict_file']
 
 # %% ../nbs/07_inference.ipynb #19503e0c
 import csv, hashlib, html, json, logging, os, re, shutil, warnings
@@ -17,6 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 import numpy as np
 from cachetools import LRUCache
+from filelock import FileLock
 from tokenizers import Tokenizer
 from .cleaning import clean_text
 from .core import InputError, ModelRecord, atomic_folder, check_sums, encode, linear_logits, sniff_delimiter, sniff_encoding, softmax, write_sums
@@ -229,6 +230,24 @@ def export_onnx(
         record.save(tmp)
         write_sums(tmp)
     return record.engines
+
+# %% ../nbs/07_inference.ipynb #0b158d24
+def exported_quickstart(
+    source:str|Path='tweets', # As `quickstart_folder` takes it
+    model:str|Path='minilm', # As above
+    rows:int|None=None, # As above
+) -> Path: # A model folder in the cache: read it, copy it, do not change it
+    "A copy of `quickstart_folder` with ONNX files, exported first if it is not there (needs the extra `train`)"
+    from sentiment_nb.data import load_prepared
+    from sentiment_nb.training import quickstart_folder
+    folder = quickstart_folder(source, model, rows)
+    out,val = folder.parents[1]/'exported'/folder.name, load_prepared(folder.parents[1]/'data')['validation']
+    out.parent.mkdir(exist_ok=True)
+    with FileLock(f'{out}.lock'):
+        if not (out/'onnx').is_dir():
+            shutil.copytree(folder, out, dirs_exist_ok=True)
+            export_onnx(out, val['text'][:1000], labels=val['label'][:1000])
+    return out
 
 # %% ../nbs/07_inference.ipynb #11f5ff4e
 @dataclass(frozen=True, slots=True)

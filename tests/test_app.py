@@ -26,11 +26,10 @@ TEXT = 'The room was small and the wait was awful, but the staff were wonderful!
 def quickstart(tmp_path_factory):
     "The quickstart's model, exported, and tweets that it has not seen"
     from sentiment_nb.data import load_prepared
-    from sentiment_nb.inference import Predictor, export_onnx
+    from sentiment_nb.inference import Predictor, exported_quickstart
     from sentiment_nb.training import quickstart_folder
-    folder = Path(shutil.copytree(quickstart_folder(), tmp_path_factory.mktemp('models')/'quickstart'))
+    folder = Path(shutil.copytree(exported_quickstart(), tmp_path_factory.mktemp('models')/'quickstart'))
     splits = load_prepared(quickstart_folder().parents[1]/'data')
-    if not (folder/'onnx').exists(): export_onnx(folder, splits['validation']['text'][:300])
     return SimpleNamespace(folder=folder, texts=splits['test']['text'][:], predictor=Predictor(folder))
 
 def until(true, seconds=60):
