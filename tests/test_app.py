@@ -83,7 +83,9 @@ class Visitor:
     def wait_says(self, kind='Error'):
         self.tab.get_by_test_id(f'stAlertContent{kind}').first.wait_for()
         return self.says(kind)
-    def metrics(self): return self.tab.get_by_test_id('stMetricValue').all_inner_texts()
+    def metrics(self):
+        self.tab.get_by_test_id('stMetricValue').first.wait_for()
+        return self.tab.get_by_test_id('stMetricValue').all_inner_texts()
     def ask(self, text):
         box = self.tab.get_by_role('textbox', name='Text')
         box.fill(text)
@@ -186,7 +188,7 @@ def test_no_text_and_a_long_one(visit, server, quickstart):
     v.predict()
     v.tab.get_by_text('Words are weighed').wait_for()
     v.quiet()
-    assert v.metrics()[0]==quickstart.predictor.predict(long).label and 'longer' in v.says('Info')[0]
+    assert v.metrics()[0]==quickstart.predictor.predict(long).label and 'longer' in v.wait_says('Info')[0]
     v.no_traceback()
 
 def test_keyboard(visit, server, quickstart):
