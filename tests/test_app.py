@@ -92,6 +92,13 @@ class Visitor:
         box.press('Control+Enter')
         self.tab.wait_for_function("t => [...document.querySelectorAll('p[dir=auto]')].some(p => p.textContent.trim()==t)", arg=text)
         self.quiet()
+    def choose(self, what, name):
+        "By keyboard, from a list"
+        self.tab.get_by_role('combobox', name=what).click()
+        self.tab.keyboard.type(name)
+        self.tab.keyboard.press('Enter')
+        self.tab.wait_for_timeout(500)
+        self.quiet()
     def upload(self, path):
         self.quiet()
         self.tab.locator('input[type=file]').set_input_files(path)
@@ -265,16 +272,10 @@ def test_choice_of_column(visit, server, quickstart, tmp_path):
     table = [['long','short','none'], *([f'{t} and so on and so forth', t[:20] or 'x', ''] for t in quickstart.texts[:30])]
     v = visit(server, 'file')
     v.upload(write(tmp_path/'a.csv', table))
-    def choose(name):
-        v.tab.get_by_role('combobox', name='Column').click()
-        v.tab.keyboard.type(name)
-        v.tab.keyboard.press('Enter')
-        v.tab.wait_for_timeout(300)
-        v.quiet()
     v.button('Predict 30 rows').wait_for()
-    choose('none')
+    v.choose('Column', 'none')
     assert "column 'none' is empty" in v.wait_says()[0] and not v.button('Predict').count()
-    choose('short')
+    v.choose('Column', 'short')
     v.predict().done()
     compare(v.download(tmp_path)[1], table, 'short', quickstart.predictor)
 
@@ -351,20 +352,14 @@ def test_choice_of_models(visit, quickstart, tmp_path):
     for f in (tmp_path/'models'/'damaged'/'onnx').glob('*.onnx'): f.write_bytes(b'')
     with app(tmp_path, '--model', 'models/linear') as s:
         v = visit(s)
-        def choose(name):
-            v.tab.get_by_role('combobox', name='Model').click()
-            v.tab.keyboard.type(name)
-            v.tab.keyboard.press('Enter')
-            v.tab.wait_for_timeout(500)
-            v.quiet()
         for name in ('linear','quickstart'):
-            if name!='linear': choose(name)
+            if name!='linear': v.choose('Model', name)
             v.ask(TEXT)
             p = Predictor(tmp_path/'models'/name).predict(TEXT)
             assert v.metrics()==[p.label, f'{p.confidence:.1%}']
-        choose('damaged')
+        v.choose('Model', 'damaged')
         assert 'copy the model folder again' in v.wait_says()[0]
-        choose('linear')
+        v.choose('Model', 'linear')
         v.tab.get_by_role('link', name='The model').click()
         v.tab.get_by_role('heading', name='Intended use').wait_for()
         assert 'language' not in v.tab.locator('body').inner_text()
