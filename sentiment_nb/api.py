@@ -12,7 +12,7 @@ __all__ = ['ERRORS', 'WHY', 'MAX_TEXTS', 'MAX_CHARS', 'MAX_EXPLAIN', 'Text', 'BA
            'livez', 'readyz', 'metrics', 'lifespan', 'make_app', 'Impatient', 'serve']
 
 # %% ../nbs/08_api.ipynb #4c329dde
-import asyncio, gc, hashlib, hmac, json, logging, logging.config, math, os, secrets, signal, socket, threading, time, traceback
+import asyncio, gc, hashlib, hmac, json, logging, logging.config, math, os, secrets, signal, threading, time, traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +40,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 try: import resource
 except ImportError: resource = None # Windows
 from . import __version__
-from .core import InputError
+from .core import InputError, listen_on
 from .inference import Evidence, Prediction, Predictor, count_cpus, explain as find_evidence, word_spans
 
 # %% ../nbs/08_api.ipynb #327a6022
@@ -698,11 +698,6 @@ class Impatient(HttpToolsProtocol):
         self.late.cancel()
         super().connection_lost(exc)
 
-def _listen_on(host, port):
-    "A bound socket; a mistake is told in a line"
-    try: return socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET, backlog=2048)
-    except (OSError, OverflowError) as e: raise InputError(f"{host}:{port} cannot be listened on ({getattr(e, 'strerror', None) or e}): choose another --host or --port") from None
-
 def serve(
     settings:Settings, # From `load_settings`
     host:str='127.0.0.1', # Address to listen on
@@ -713,7 +708,7 @@ def serve(
     app = make_app(settings, Predictor(settings.model))
     config = uvicorn.Config(app, http=Impatient, ws='none', lifespan='on', log_config=None, access_log=False, server_header=False, timeout_keep_alive=30, timeout_graceful_shutdown=math.ceil(settings.deadline))
     if resource: resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],)*2) # as many connections as are allowed
-    with _listen_on(host, port) as sock:
+    with listen_on(host, port) as sock:
         if not (app.state.service.digests or is_loopback(host)): warn_open(host)
         logger.info('listening', extra={'url': f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"})
         uvicorn.Server(config).run([sock])

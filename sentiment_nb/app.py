@@ -12,7 +12,7 @@ __all__ = ['MAX_TEXTS', 'MAX_CHARS', 'MAX_EXPLAIN', 'MAX_BODY', 'COLOURS', 'KIND
            'many_texts', 'about_model', 'main', 'serve']
 
 # %% ../nbs/09_app.ipynb #4f81b4cd
-import csv, heapq, html, json, os, re, shutil, socket, tempfile, time
+import csv, heapq, html, json, os, re, shutil, tempfile, time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -605,8 +605,6 @@ def serve(
 ):
     "The page as a server, until SIGTERM or Ctrl-C"
     if url := os.environ.get('SENTIMENT_NB_API'): check_url(url)
-    try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET) as s: port = s.getsockname()[1]
-    except (OSError, OverflowError) as e: raise core.InputError(f"{host}:{port} cannot be listened on ({getattr(e, 'strerror', None) or e}): choose another --host or --port") from None
+    with core.listen_on(host, port) as s: port = s.getsockname()[1]
     print(f"the page: http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     st.App(Path(__file__)).run(config=CONFIG | {'server.address': host, 'server.port': port})
