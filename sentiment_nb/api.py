@@ -433,9 +433,10 @@ def say_invalid(
     "The first mistake in a body: where it stands, and what was expected"
     first = e.errors(include_url=False, include_input=False)[0]
     where = '.'.join(str(p) for p in first['loc'] if '[' not in str(p))[:100]
-    said = 'there is nothing in it' if first['type']=='string_pattern_mismatch' else first['msg']
+    said = {'string_pattern_mismatch': 'there is nothing in it', 'model_type': 'a JSON object is expected'}.get(first['type'], first['msg'])
     return f"{where or 'body'}: {said}"
 
+# %% ../nbs/08_api.ipynb #fcc5735d
 class Door:
     "ASGI middleware: what is decided before a request reaches its endpoint, and its line in the log"
     def __init__(self,

@@ -101,6 +101,14 @@ def train(
     print(f"next: sentiment-nb evaluate {folder} {data}" if ready else f"next: sentiment-nb export {folder} --data {data}")
 
 # %% ../nbs/10_cli.ipynb #301794d1
+def _label_indices(ds, labels):
+    "Class indices of a split in the order of the model's labels"
+    names = ds.features['label'].names
+    y = [names[i] for i in ds['label'][:]]
+    unknown = sorted(set(y) - set(labels))
+    if unknown: raise InputError(f"the data holds texts labelled {', '.join(unknown)}, the model knows {', '.join(labels)}: prepare the data with --classes {len(labels)}")
+    return [labels.index(n) for n in y]
+
 def _parity_texts(data, labels, n=1000):
     "Real texts to compare engines on, with their classes: a prepared validation split, or the embedded tweets without theirs"
     from sentiment_nb.data import load_prepared, load_tweets
@@ -128,14 +136,6 @@ def export(
     for name,e in export_onnx(folder, texts, int8, labels).items(): print(_format_engine(name, e))
 
 # %% ../nbs/10_cli.ipynb #00005063
-def _label_indices(ds, labels):
-    "Class indices of a split in the order of the model's labels"
-    names = ds.features['label'].names
-    y = [names[i] for i in ds['label'][:]]
-    unknown = sorted(set(y) - set(labels))
-    if unknown: raise InputError(f"the data holds texts labelled {', '.join(unknown)}, the model knows {', '.join(labels)}: prepare the data with --classes {len(labels)}")
-    return [labels.index(n) for n in y]
-
 def _stored(folder, texts, labels):
     "Name, kind and probabilities that an earlier `evaluate` wrote for the same texts"
     import pandas as pd
@@ -180,7 +180,7 @@ def evaluate(
     spreadsheet:bool=False, # In the CSV files, escape texts that a spreadsheet would run as a formula
     json:bool=False, # Print the metrics as JSON and nothing else
 ):
-    "Scores with intervals beside the baselines', and a report folder"
+    "Score a model and its baselines on held-out texts, with intervals, and write a report folder"
     import numpy as np
     from sentiment_nb.data import load_prepared
     from sentiment_nb.training import _data_record
@@ -367,7 +367,7 @@ def serve(
     host:str='127.0.0.1', # Address to listen on; 0.0.0.0 for all, then with API keys
     port:int=8000, # 0 takes a free one
 ):
-    "Answer over HTTP, until SIGTERM or Ctrl-C. Keys, limits and the rest: environment variables, listed in notebook 08"
+    "Answer over HTTP, until SIGTERM or Ctrl-C. Keys, limits and the rest are environment variables, which the chapter on the service lists"
     from sentiment_nb.api import load_settings, serve as run
     run(load_settings(model=find_model(model)), host, port)
 
@@ -434,7 +434,7 @@ def _add_command(parsers, func):
         flag,doc = f"--{name.replace('_','-')}", d.docment.replace('%', '%%')
         many = {'nargs': '+', 'type': str} if get_args(kind)==(str,) else {'type': kind}
         if d.default is inspect.Parameter.empty: p.add_argument(name, help=doc, **many)
-        elif kind is bool: p.add_argument(flag, help=doc, default=d.default, action=argparse.BooleanOptionalAction if d.default else 'store_true')
+        elif kind is bool: p.add_argument(flag, help=doc, **({'default': True, 'action': argparse.BooleanOptionalAction} if d.default else {'default': argparse.SUPPRESS, 'action': 'store_true'}))
         else: p.add_argument(flag, help=doc, default=d.default if d.default is not None else argparse.SUPPRESS, **many)
     p.set_defaults(_func=func)
 
