@@ -68,7 +68,7 @@ def count_cpus(
 def _session(path):
     "ONNX Runtime on one core for each batch; its fused sum and layer norm is slower here than the two apart"
     options = ort.SessionOptions()
-    options.intra_op_num_threads,options.log_severity_level = 1,3
+    options.intra_op_num_threads,options.log_severity_level = 1,4 # errors are raised, and need not be printed as well
     return ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'], disabled_optimizers=['SkipLayerNormFusion'])
 
 def pack_batches(
