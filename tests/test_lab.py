@@ -74,8 +74,7 @@ def test_make_lab_opens_the_first_chapter(lab): assert '/lab/tree/00_core.ipynb'
 
 @pytest.mark.parametrize('name', chapters)
 def test_run_all_and_save(lab, browser, name):
-    "Every cell runs, none fails, and saving gives back the file that stands in git"
-    if wants_data(name) and 'SENTIMENT_NB_DATA' not in os.environ: pytest.skip('SENTIMENT_NB_DATA names the folder with the large data sets')
+    "Every cell runs, none fails, with or without the large data sets, and saving gives back the file that stands in git"
     page = browser.new_page(viewport={'width': 1400, 'height': 900})
     page.goto(f'{lab.url}/lab/tree/{name}.ipynb?token=t&reset')
     page.wait_for_function(f"window.jupyterapp && {NOTEBOOK}?.content?.model?.cells?.length > 3", timeout=120_000)
@@ -92,5 +91,5 @@ def test_run_all_and_save(lab, browser, name):
     changed = [c for c in git(lab.copy, 'status', '--porcelain').splitlines() if c.split()[-1]!='.gitattributes']
     diff = git(lab.copy, 'diff', '--stat', '--', 'nbs', 'sentiment_nb') + git(lab.copy, 'diff', '-U0', '--', 'nbs', 'sentiment_nb')[:3000]
     git(lab.copy, 'checkout', '--', 'nbs', 'sentiment_nb')
-    assert not changed, diff
+    if 'SENTIMENT_NB_DATA' in os.environ or not wants_data(name): assert not changed, diff # without the large data sets, a slow cell says less than what is stored
 
