@@ -144,7 +144,7 @@ def write(path, rows, delimiter=',', encoding='utf-8', newline='\r\n'):
 def compare(rows, table, column, predictor):
     "Every row of a download: all columns as they came, and what the model says of the text"
     names = predictor.record.labels
-    assert rows[0]==[*table[0], 'label', 'confidence', 'uncertain', *(f'prob_{n}' for n in names)] and len(rows)==len(table)
+    assert rows[0]==table[0] + [f'predicted_{n}' if n in table[0] else n for n in ('label', 'confidence', 'uncertain', *(f'prob_{n}' for n in names))] and len(rows)==len(table)
     texts = [r[table[0].index(column)] for r in table[1:]]
     known = dict(zip(dict.fromkeys(texts), predictor.predict(list(dict.fromkeys(texts)))))
     for got,had,t in zip(rows[1:], table[1:], texts):
@@ -279,6 +279,20 @@ def test_choice_of_column(visit, server, quickstart, tmp_path):
     v.predict().done()
     compare(v.download(tmp_path)[1], table, 'short', quickstart.predictor)
 
+def test_labels_of_ones_own(visit, server, quickstart, tmp_path):
+    "A table that is labelled already, here as Parquet, keeps its columns; what the new ones are called stands there before they come"
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    table = [['label','text','confidence'], *([str(i%2), t, 'high'] for i,t in enumerate(quickstart.texts[:40]))]
+    pq.write_table(pa.Table.from_pylist([dict(zip(table[0], r)) for r in table[1:]]), tmp_path/'mine.parquet')
+    v = visit(server, 'file')
+    v.upload(tmp_path/'mine.parquet')
+    v.tab.get_by_text('predicted_label, predicted_confidence, uncertain, prob_negative').wait_for()
+    assert not v.tab.get_by_role('combobox', name='Encoding').count()
+    v.predict().done()
+    compare(v.download(tmp_path)[1], table, 'text', quickstart.predictor)
+    v.no_traceback()
+
 def test_spreadsheet(visit, server, quickstart, tmp_path):
     "As it came, or with an apostrophe before what a spreadsheet would run"
     table = [['text','=note'], *([c+'1+1 good', c+'x'] for c in ('=','+','-','@','\t','\r')), ['fine =1','fine']]
@@ -294,7 +308,7 @@ def test_spreadsheet(visit, server, quickstart, tmp_path):
 
 WRONG = {'empty.csv': (b'', 'is empty'), 'header.csv': (b'text,id\n', 'a header but no rows'), 'picture.csv': (b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'*99, 'not a text file'),
     'table.csv': (b'PK\x03\x04\x14\0\x06\0'*99, 'not a text file'), 'blank.csv': (b'text,id\n ,\n', 'holds no text'), 'longer.csv': (b'text,id\nfine,1\none,two,three\n', 'row 2: has more fields'),
-    'twice.csv': (b'text,text\na,b\n', "two columns called 'text'"), 'labelled.csv': (b'text,label\nfine,positive\n', "already has a column 'label'"), 'quote.csv': (b'text,id\n"never closed,1\n', 'cannot be read'),
+    'twice.csv': (b'text,text\na,b\n', "two columns called 'text'"), 'table.parquet': (b'PAR1 text,fine PAR1', 'cannot be read'), 'quote.csv': (b'text,id\n"never closed,1\n', 'cannot be read'),
     'broken.jsonl': (b'{"text": "fine"}\n{"te\n', 'cannot be read'), 'short.csv': (b'id,text\n1,fine\n2\n', 'row 2: has no text'), '**b** `c` <i>.csv': (b'', '**b** `c` <i>.csv is empty')}
 
 def test_wrong_files(visit, server, tmp_path):

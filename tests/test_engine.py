@@ -10,7 +10,7 @@ import pytest
 from conftest import environ
 from sentiment_nb.core import InputError, ModelRecord, write_sums
 from sentiment_nb.data import load_prepared
-from sentiment_nb.inference import Predictor, explain, export_onnx
+from sentiment_nb.inference import Predictor, explain, export_onnx, exported_quickstart
 from sentiment_nb.training import quickstart_folder
 from tokenizers import BertWordPieceTokenizer
 
@@ -18,10 +18,9 @@ from tokenizers import BertWordPieceTokenizer
 def splits(): return load_prepared(quickstart_folder().parents[1]/'data')
 
 @pytest.fixture(scope='module')
-def quick(splits, tmp_path_factory):
+def quick(splits):
     "The quickstart's model, exported; its folder, both engines, and tweets that neither training nor gate have seen"
-    model = shutil.copytree(quickstart_folder(), tmp_path_factory.mktemp('quick')/'model')
-    export_onnx(model, splits['validation']['text'][:400], labels=splits['validation']['label'][:400])
+    model = exported_quickstart()
     return SimpleNamespace(model=model, tweets=splits['test']['text'][:200], engines={e: Predictor(model, e) for e in ('onnx', 'int8')})
 
 @pytest.fixture(params=['onnx', 'int8'])
