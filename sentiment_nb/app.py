@@ -187,7 +187,7 @@ class Upload:
     encoding:str|None # A Python codec name, or None where letters have no choice of one
     names:list[str] # Of the columns
     n:int=0 # Rows
-    first:list[dict]=field(default_factory=list) # The first rows
+    first:list[dict]=field(default_factory=list) # The first rows, long texts cut
     chars:Counter=field(default_factory=Counter) # Characters of each column, white space left out at the ends
     lacking:dict=field(default_factory=dict) # The first row in which a column holds no text at all
 
@@ -215,11 +215,11 @@ def guess_encoding(
 
 def _look(upload, rows, n_first):
     for upload.n,r in enumerate(rows, 1):
-        if not isinstance(r, dict) or not set(r)<=set(upload.names): raise core.InputError(f"{upload.name}, row {upload.n:,}: has more fields than the header or first row, expected one for each column: mend the row")
+        if not isinstance(r, dict) or not set(r)<=set(upload.names): raise core.InputError(f"{upload.name}, row {upload.n:,}: has more fields than the header or first row: put a text that holds the separator in quotes, or save one text in each line as .txt")
         for k in upload.names:
             if isinstance(v := r.get(k), str): upload.chars[k] += len(v.strip())
             else: upload.lacking.setdefault(k, upload.n)
-        if upload.n<=n_first: upload.first.append(r)
+        if upload.n<=n_first: upload.first.append({k: v[:300] if isinstance(v, str) else v for k,v in r.items()})
 
 def read_upload(
     path:str|Path, # A file that was uploaded
@@ -272,7 +272,7 @@ class Summary:
         "Count a piece"
         for t,p in zip(texts, found):
             self.empty += not t.strip()
-            self.cut += p.truncated
+            self.cut += p.truncated or len(t)>core.MAX_CHARS
             self.uncertain += bool(p.uncertain)
             self.labels[p.label] += 1
             self.bins[min(19, int(20*p.confidence))] += 1
@@ -297,7 +297,7 @@ class Pieces:
         found = []
         while len(found)<len(texts):
             part,start = texts[len(found):len(found)+self.size], time.perf_counter()
-            new = self.ask(part)
+            new = self.ask([fit_text(t) for t in part])
             speed = self.seconds/(time.perf_counter()-start)
             self.size = max(8, min(1024, round(self.size*min(2, max(.5, speed)))))
             found += new
@@ -474,7 +474,7 @@ def choose_file() -> SimpleNamespace|None: # From `keep_upload`, gone through
     "The file of this session; an error if it cannot be used"
     ss = st.session_state
     running = 'batch' in ss and ss.batch.running
-    file = st.file_uploader('A file with a text in each row', [k[1:] for k in KINDS], on_change=_forget, disabled=running, help='CSV with any separator, TSV, JSON Lines, Parquet, or plain text with a text in each line')
+    file = st.file_uploader('A file with a text in each row', [k[1:] for k in KINDS], on_change=_forget, disabled=running, help='CSV with any separator and the names of its columns in the first line, TSV, JSON Lines, Parquet, or plain text (.txt) with a text in each line')
     if file is not None and ('batch' not in ss or ss.batch.id!=file.file_id): ss.batch = keep_upload(file)
     if (batch := ss.get('batch')) is None: return
     choices = list(dict.fromkeys([batch.guess, *ENCODINGS]))
@@ -542,7 +542,7 @@ def many_texts(
     except core.InputError as e: return st.error(escape_markdown(f'{e}'))
     new = inference.result_columns(batch.upload.names, model.record.labels)
     st.caption(f'All your columns stay. The answers come behind them: {", ".join(map(escape_markdown, new))}.')
-    st.button(f'Predict {batch.upload.n:,} rows', type='primary', on_click=_run, args=(batch, True), disabled=batch.running)
+    st.button(f'Predict {batch.upload.n:,} rows', type='secondary' if batch.summary else 'primary', on_click=_run, args=(batch, True), disabled=batch.running)
     if batch.running: run_batch(model, batch, column)
     if batch.error: st.error(escape_markdown(batch.error))
     if batch.summary: show_batch(batch)

@@ -98,7 +98,7 @@ def test_training_goes_on(killed, tiny, cli):
     record = json.loads(Path('model/sentiment_nb.json').read_text())
     assert older['settings']['limit']==320 and record['settings']['limit']==600
     assert sorted(p.name for p in killed.iterdir())==['.model.lock', 'model']
-    assert cli('export', 'model', '--data', tiny.data).code==0
+    assert cli('export', 'model', '--data', tiny.data, '--no-int8').code==0
     assert cli('predict', '--model', 'model', '--text', 'fine').code==0
 
 def test_other_settings_do_not_go_on(killed, tiny, refuses):
