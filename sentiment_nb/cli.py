@@ -322,7 +322,7 @@ def predict(
     model:str|None=None, # Model folder; by default $SENTIMENT_NB_MODEL or models/quickstart
     text:str|None=None, # One text
     file:str|None=None, # CSV, TSV, JSON Lines, Parquet, or text with one text in each line
-    out:str|None=None, # Where the result of --file goes: .csv, .tsv, .jsonl or .parquet
+    out:str|None=None, # Where the result of --file goes: .csv, .tsv, .jsonl or .parquet. All columns stay; an answer whose name is taken stands in predicted_NAME
     text_column:str|None=None, # Column of --file that holds the texts
     encoding:str|None=None, # Of --file; found out by default
     level:float=.95, # How often the set of plausible classes shall hold the right one; an answer is uncertain where the set has not one class

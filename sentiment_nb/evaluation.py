@@ -9,7 +9,7 @@ __all__ = ['NEGATION', 'QUESTION', 'SMILEY', 'check_probs', 'count_confusions', 
            'expected_cost', 'majority_probs', 'vader_probs', 'mcnemar', 'paired_difference', 'plot_learning_curve',
            'plot_confusion_matrix', 'slice_length', 'slice_negation', 'slice_question', 'slice_emoji', 'find_words',
            'slice_rare_words', 'score_slices', 'plot_slices', 'evaluate', 'format_results', 'format_report',
-           'escape_formula', 'tabulate_predictions', 'card_metadata', 'format_card', 'write_report']
+           'tabulate_predictions', 'card_metadata', 'format_card', 'write_report']
 
 # %% ../nbs/05_evaluation.ipynb #d51ee79f
 import re, textwrap, warnings
@@ -27,7 +27,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import auc, classification_report, roc_curve
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 from .cleaning import EMOJI, mask_urls, mask_users
-from .core import InputError, atomic_folder, wilson, write_json
+from .core import InputError, atomic_folder, escape_formula, wilson, write_json
 
 # %% ../nbs/05_evaluation.ipynb #ffc48d0c
 _ORDERS = ['negative','positive'], ['negative','neutral','positive']
@@ -665,12 +665,6 @@ def format_report(
     return '\n\n'.join([format_results(metrics), *words, scores])
 
 # %% ../nbs/05_evaluation.ipynb #c1964d6f
-def escape_formula(
-    text:str, # Any text
-) -> str: # With an apostrophe before it if a spreadsheet could run it
-    "A text that a spreadsheet shows and never runs (OWASP, CSV injection)"
-    return "'" + text if text.startswith(('=','+','-','@','\t','\r','\n','＝','＋','－','＠')) else text
-
 def tabulate_predictions(
     probs:np.ndarray, # Probabilities, (n_texts, n_classes)
     labels:np.ndarray, # True classes, (n_texts,), integers

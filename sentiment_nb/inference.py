@@ -6,7 +6,7 @@
 __all__ = ['FLOAT_TOLERANCE', 'AGREEMENT', 'SURE_AGREEMENT', 'SURE_MARGIN', 'ACCURACY_LOSS', 'ENGINES', 'TABLES',
            'keep_first_token', 'count_cpus', 'pack_batches', 'has_vnni', 'find_ranges', 'fix_ranges', 'compare_logits',
            'export_onnx', 'exported_quickstart', 'Prediction', 'Predictor', 'batched', 'word_spans', 'Evidence',
-           'explain', 'highlight', 'explain_gradients', 'read_rows', 'predict_file']
+           'explain', 'highlight', 'explain_gradients', 'read_table', 'read_rows', 'result_columns', 'predict_file']
 
 # %% ../nbs/07_inference.ipynb #19503e0c
 import csv, hashlib, html, json, logging, os, re, shutil, warnings
@@ -493,24 +493,29 @@ def _read_lines(f, suffix, path):
     rows = csv.DictReader(f, delimiter=delimiter, strict=True)
     return rows.fieldnames or [], rows
 
-def read_rows(
+def read_table(
     path:str|Path, # CSV, TSV, JSON Lines, Parquet, or text with one text in each line
-    text_column:str|None=None, # None takes `text`, or the only column
     encoding:str|None=None, # Of a text file; None takes UTF-8, or tells what it guessed
-) -> tuple: # Column names, name of the text column, iterator of rows as dictionaries, and the Arrow schema of a Parquet file or None
+) -> tuple: # Column names, iterator of rows as dictionaries, and the Arrow schema of a Parquet file or None
     "Rows of a table, in bounded memory"
-    path,schema = Path(path), None
+    path = Path(path)
     if not path.is_file(): raise InputError(f"{path} does not exist: check the path")
     suffix = path.suffix.lower()
     if suffix not in (*TABLES,'.txt'): raise InputError(f"{path.name} ends in {suffix!r}, expected {', '.join(TABLES)} or .txt: save it as one of these")
     if suffix=='.parquet':
         import pyarrow.parquet as pq
         file = pq.ParquetFile(path)
-        schema = file.schema_arrow
-        names,rows = schema.names, (r for b in file.iter_batches(2048) for r in b.to_pylist())
-    else:
-        with open(path, 'rb') as f: encoding = encoding or sniff_encoding(f, path.name)
-        names,rows = _read_lines(open(path, encoding='utf-8-sig' if encoding=='utf-8' else encoding, newline=''), suffix, path)
+        return file.schema_arrow.names, (r for b in file.iter_batches(2048) for r in b.to_pylist()), file.schema_arrow
+    with open(path, 'rb') as f: encoding = encoding or sniff_encoding(f, path.name)
+    return *_read_lines(open(path, encoding='utf-8-sig' if encoding=='utf-8' else encoding, newline=''), suffix, path), None
+
+def read_rows(
+    path:str|Path, # As above
+    text_column:str|None=None, # None takes `text`, or the only column
+    encoding:str|None=None, # As above
+) -> tuple: # As above, with the name of the text column behind the column names
+    "Rows of a table, and where their texts are"
+    names,rows,schema = read_table(path, encoding)
     column = text_column or next((n for n in names if n.lower()=='text'), None) or (names[0] if len(names)==1 else None)
     if column not in names: raise InputError(f"{path} has the columns {', '.join(map(repr, names)) or 'none'}: name the one with the texts by --text-column")
     return names, column, rows, schema
@@ -545,6 +550,14 @@ def _write_rows(path, names, rows, schema):
         aside.replace(path)
     finally: aside.unlink(missing_ok=True)
 
+def result_columns(
+    names:list[str], # Columns that are there already
+    labels:list[str], # Classes of the model
+) -> list[str]: # None of `names`
+    "Columns for the answers, with `predicted_` before a name that is taken"
+    def free(name): return free(f'predicted_{name}') if name in names else name
+    return [free(n) for n in ('label', 'confidence', 'uncertain', *(f'prob_{n}' for n in labels))]
+
 def predict_file(
     predictor:Predictor, # A loaded model
     path:str|Path, # CSV, TSV, JSON Lines, Parquet, or text with one text in each line
@@ -553,9 +566,8 @@ def predict_file(
     encoding:str|None=None, # Of a text file; None takes UTF-8, or tells what it guessed
     progress=lambda rows: rows, # Wraps the iterator of rows; `tqdm` for a bar
 ) -> int: # Rows written
-    "Predict every row of a file; all columns are kept"
+    "Predict every row of a file; all columns are kept, and none is overwritten (`result_columns`)"
     path,out = Path(path), Path(out)
-    new = ['label','confidence','uncertain'] + [f'prob_{n}' for n in predictor.record.labels]
     count = empty = 0
     def rows(found, column):
         nonlocal count, empty
@@ -570,8 +582,7 @@ def predict_file(
         if not count: raise InputError(f"{path} has no rows: give a file with texts")
     try:
         names,column,found,schema = read_rows(path, text_column, encoding)
-        taken = sorted(set(names) & set(new))
-        if taken: raise InputError(f"{path} already has a column {taken[0]!r}, which would be overwritten: rename it")
+        new = result_columns(names, predictor.record.labels)
         _write_rows(out, names + new, rows(found, column), schema)
     except (UnicodeError, LookupError): raise InputError(f"{path} is not {encoding or 'in the encoding it seemed to have'}: name its encoding with --encoding, for instance cp1252") from None
     except (csv.Error, json.JSONDecodeError) as e: raise InputError(f"{path} cannot be read ({e}): mend it, or save it again") from None

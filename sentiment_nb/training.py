@@ -214,13 +214,13 @@ def train_linear(
 ) -> Path: # `out`
     "Choose the settings on validation, refit on train and validation, save with skops"
     with atomic_folder(out) as tmp:
-        splits = _splits(data)
+        splits,known = _splits(data), _data_record(data)
         splits['train'] = take_subset(splits['train'], limit, seed=seed) if limit else splits['train']
         x,y = ({s: f(splits[s]) for s in ('train','validation')} for f in (lambda d: _texts(d, policy), lambda d: np.array(d['label'][:])))
         weighting,C,logits = choose_linear((x['train'], y['train']), (x['validation'], y['validation']))
         pipe = fit_linear(x['train']+x['validation'], np.concatenate(list(y.values())), weighting, C)
         skops.io.dump(pipe, tmp/'linear.skops', compression=8)
-        record = ModelRecord('linear', 'linear', splits['train'].features['label'].names, policy, data=_data_record(data), seed=seed, settings={'weighting': weighting, 'C': C, 'limit': limit}, metrics={'validation': score(y['validation'], logits)})
+        record = ModelRecord('linear', 'linear', splits['train'].features['label'].names, policy, data=known, seed=seed, settings={'weighting': weighting, 'C': C, 'limit': limit}, metrics={'validation': score(y['validation'], logits)})
         _calibrate(record, logits, y['validation'])
         _finish(tmp, record, Path(out).name, sum(map(len, x.values())))
     return Path(out)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
 root = Path(__file__).resolve().parents[1]
 os.environ.setdefault('SENTIMENT_NB_CACHE', str(root/'.cache'))
@@ -112,11 +113,19 @@ def browser():
         b.close()
 
 @pytest.fixture(scope='session')
-def tiny(tmp_path_factory):
-    "The whole job, small: prepared tweets, a linear and a fine-tuned model, exported; made with no network and none forbidden"
-    home = tmp_path_factory.mktemp('tiny')
+def tiny(tmp_path_factory, request):
+    "The whole job, small: prepared tweets, a linear and a fine-tuned model, exported; made with no network and none forbidden, once for all workers"
+    run = tmp_path_factory.getbasetemp() # of this worker, in the folder of all
+    home = (run.parent if hasattr(request.config, 'workerinput') else run)/'tiny'
+    with FileLock(f'{home}.lock'):
+        if not home.with_suffix('.json').exists(): home.with_suffix('.json').write_text(json.dumps(make_tiny(home)))
+    printed, attempts = json.loads(home.with_suffix('.json').read_text())
+    return SimpleNamespace(home=home, data=home/'data', linear=home/'linear', model=home/'model', report=home/'report', printed=printed, attempts=attempts)
+
+def make_tiny(home):
+    "What `run_many` says of the whole job"
+    home.mkdir()
     commands = ['prepare tweets --limit 4000 --out data', 'train data --model linear --out linear',
         'train data --model minilm --limit 320 --max-length 32 --epochs 1 --out model', 'export model --data data',
         'evaluate model data --baselines linear --out report', 'predict --model model --json --text']
-    printed, attempts = run_many([c.split() for c in commands[:-1]] + [commands[-1].split() + ['I love it']], home, HF_HUB_OFFLINE=None)
-    return SimpleNamespace(home=home, data=home/'data', linear=home/'linear', model=home/'model', report=home/'report', printed=printed, attempts=attempts)
+    return run_many([c.split() for c in commands[:-1]] + [commands[-1].split() + ['I love it']], home, HF_HUB_OFFLINE=None)

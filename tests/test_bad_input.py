@@ -376,7 +376,6 @@ FILES = { # name: file, its bytes, where to write, further arguments, what the l
     'more fields': ('a.csv', b'text,x\nfine,1\nbad,2,3\n', 'out.csv', '', ['row 2', 'more fields']),
     'fewer fields': ('a.csv', b'x,text\n1,fine\n2\n', 'out.csv', '', ['row 2', 'no text']),
     'quote never closed': ('a.csv', b'text\n"a\nsecond\nthird\n', 'out.csv', '', ['cannot be read']),
-    'own columns': ('a.csv', b'text,label\nfine,1\n', 'out.csv', '', ["'label'", 'rename']),
     'JSON cut short': ('a.jsonl', b'{"text": "fine"}\n{"text": \n', 'out.jsonl', '', ['a.jsonl']),
     'JSON line is a list': ('a.jsonl', b'{"text": "fine"}\n["bad"]\n', 'out.jsonl', '', ['row 2']),
     'JSON line is a number': ('a.jsonl', b'{"text": "fine"}\n5\n', 'out.jsonl', '', ['row 2']),
@@ -405,6 +404,16 @@ def test_predict_finds_the_encoding(encoding, cli, tiny, workdir):
     done = cli('predict', '--model', tiny.model, '--file', 'a.csv', '--out', 'out.jsonl')
     assert done.code==0 and json.loads((workdir/'out.jsonl').read_text(encoding='utf-8'))['text']=='“naïve” café – 5 €', done.err
     assert ('read as cp1252' in done.err)==(encoding=='cp1252')
+
+def test_own_columns_are_kept(cli, tiny, workdir):
+    "A table that has labels of its own keeps them; only an answer whose name is taken gets another, and the help says so"
+    (workdir/'a.csv').write_text('text,label,prob_negative\nfine,1,x\n')
+    for source,out in (('a.csv', 'b.jsonl'), ('b.jsonl', 'c.jsonl')): assert cli('predict', '--model', tiny.model, '--file', source, '--out', out).code==0
+    found = json.loads((workdir/'c.jsonl').read_text())
+    assert found.items()>=json.loads((workdir/'b.jsonl').read_text()).items()>={'text': 'fine', 'label': '1', 'prob_negative': 'x'}.items()
+    one, two = ['predicted_label', 'confidence', 'uncertain', 'predicted_prob_negative', 'prob_positive'], ['predicted_predicted_label', 'predicted_confidence', 'predicted_uncertain', 'predicted_predicted_prob_negative', 'predicted_prob_positive']
+    assert list(found)==['text', 'label', 'prob_negative', *one, *two] and [found[n] for n in one]==[found[n] for n in two]
+    assert 'predicted_NAME' in cli('predict', '--help').out
 
 def test_earlier_result_survives(refuses, tiny, workdir):
     "A row that stops the work in the middle does not cost the result of yesterday"

@@ -63,15 +63,15 @@ def checkpoint(n): return Path(f'.model.checkpoints/checkpoint-{n}/trainer_state
 
 @pytest.fixture(scope='module')
 def killed_once(tiny, tmp_path_factory):
-    "A training run killed some steps after its first checkpoint; an older model stands in its place"
+    "A training run killed some steps after its first checkpoint; an older model stands in its place. With nothing to resume, --resume starts at the beginning"
     folder = tmp_path_factory.mktemp('killed')
     shutil.copytree(tiny.model, folder/'model')
     with untouched(folder/'model'):
-        p = start('train', tiny.data, *TRAIN, cwd=folder)
+        p = start('train', tiny.data, *TRAIN, '--resume', cwd=folder)
         wait_for((folder/checkpoint(50)).exists, p)
         time.sleep(.5)
         out, err = kill(p)
-    assert p.returncode==-signal.SIGKILL and out=='' and visible(folder)==['model']
+    assert p.returncode==-signal.SIGKILL and out=='' and ' 0/150' in err and visible(folder)==['model']
     return folder
 
 @pytest.fixture
@@ -88,32 +88,24 @@ def finish(data, *more):
     return err
 
 def test_training_goes_on(killed, tiny, cli):
-    "With --resume the same command goes on behind its last checkpoint and replaces the older model"
+    "With --resume the same command goes on behind its last whole checkpoint, here not the one that a kill left torn (trainer_state.json is written last), and replaces the older model"
+    torn = checkpoint(149).parent
+    torn.mkdir()
+    for n in ('config.json', 'model.safetensors'): shutil.copy(checkpoint(50).parent/n, torn)
     older = json.loads(Path('model/sentiment_nb.json').read_text())
     err = finish(tiny.data, '--resume')
     assert re.search(r'\b(50|100)/150\b', err) and ' 0/150' not in err
     record = json.loads(Path('model/sentiment_nb.json').read_text())
     assert older['settings']['limit']==320 and record['settings']['limit']==600
     assert sorted(p.name for p in killed.iterdir())==['.model.lock', 'model']
-    assert cli('export', 'model', '--data', tiny.data).code==0
+    assert cli('export', 'model', '--data', tiny.data, '--no-int8').code==0
     assert cli('predict', '--model', 'model', '--text', 'fine').code==0
-
-def test_torn_checkpoint(killed, tiny):
-    "Killed while it writes a checkpoint, a run goes on behind the last whole one (trainer_state.json is written last)"
-    torn = checkpoint(149).parent
-    torn.mkdir()
-    for n in ('config.json', 'model.safetensors'): shutil.copy(checkpoint(50).parent/n, torn)
-    assert re.search(r'\b(50|100)/150\b', finish(tiny.data, '--resume'))
 
 def test_other_settings_do_not_go_on(killed, tiny, refuses):
     "A checkpoint is no start for a run with other settings; nothing of it is lost"
     shutil.rmtree('.model.partial', ignore_errors=True) # what the killed run was writing goes with the next run, whatever it is
     refuses(['train', tiny.data, *TRAIN, '--learning-rate', '3e-4', '--resume'], 'other settings', '--resume')
     assert checkpoint(50).exists()
-
-def test_resume_with_nothing_to_resume(tiny, workdir):
-    "--resume on a first run starts at the beginning"
-    assert '0/16' in finish(tiny.data, '--limit', '64', '--resume')
 
 @pytest.mark.slow
 def test_resumed_equals_uninterrupted(killed, tiny):
