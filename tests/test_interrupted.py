@@ -17,7 +17,7 @@ def heed_interrupts(): signal.signal(signal.SIGINT, signal.SIG_DFL) # a shell's 
 def start(*args, **kw): return subprocess.Popen([sys.executable, '-m', 'sentiment_nb.cli', *map(str, args)], env=environ(),
     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts, **kw)
 
-def wait_for(there, process, seconds=120):
+def wait_for(there, process, seconds=300):
     "Until `there()` is true while the process lives"
     end = time.monotonic()+seconds
     while not there():
