@@ -26,10 +26,10 @@ quickstart: .venv/.installed-quickstart ## Train, evaluate and try a small senti
 test: .venv/.installed-dev check ## Run every notebook and the tests
 	HF_HUB_OFFLINE=1 SENTIMENT_NB_CACHE="$(CURDIR)/.cache" $(BIN)/python -c "from sentiment_nb.inference import exported_quickstart as e; from sentiment_nb.training import quickstart_logits as q; q('validation'), q('test'), e()"
 	$(TEST_ENV) $(BIN)/nbdev_test --n_workers $(WORKERS) --do_print --timing
-	$(TEST_ENV) $(BIN)/pytest tests -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --timeout 600
+	$(TEST_ENV) $(BIN)/pytest tests -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --timeout 600 --durations 20
 
 test-all: test ## The same, then the long checks; SENTIMENT_NB_DATA names a folder with the large data sets
-	$(TEST_ENV) $(BIN)/pytest tests -m slow --timeout 7200
+	$(TEST_ENV) $(BIN)/pytest tests -m slow --timeout 7200 --durations 0 --durations-min 20
 
 check: .venv/.installed-dev ## Lint notebooks, tests and scripts
 	$(BIN)/ruff check .

@@ -38,6 +38,7 @@ def test_same_hidden_states(cached):
     with torch.inference_mode(): a, b = (m(**batch).last_hidden_state[batch['attention_mask']==1] for m in (bert, distil))
     assert (a-b).abs().max()<1e-5
 
+@pytest.mark.slow
 def test_found_under_the_hub_name(cached, trained):
     "`distilbert` is the hub's name for it, and the record remembers the standard settings"
     from sentiment_nb.core import ModelRecord
@@ -45,6 +46,7 @@ def test_found_under_the_hub_name(cached, trained):
     assert (record.base, record.kind, record.max_length)==('distilbert', 'transformer', 32)
     assert '"DistilBertForSequenceClassification"' in (trained[0]/'model'/'config.json').read_text()
 
+@pytest.mark.slow
 def test_same_labels_everywhere(trained, tiny):
     "transformers.pipeline, PyTorch and both ONNX engines see the model alike"
     from sentiment_nb.cleaning import clean_text

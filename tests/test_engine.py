@@ -180,13 +180,13 @@ print(*seen)
 '''
 
 @pytest.mark.skipif(sys.platform!='linux', reason='reads /proc')
-@pytest.mark.parametrize('n', [60_000, pytest.param(200_000, marks=pytest.mark.slow)])
-def test_memory_stays_flat(n, splits, tmp_path):
-    "Texts from a generator: after the first 20,000, resident memory stays within 5 %"
+@pytest.mark.slow
+def test_memory_stays_flat(splits, tmp_path):
+    "200,000 texts from a generator: after the first 20,000, resident memory stays within 5 %"
     model = write_random(tmp_path/'m', splits['train']['text'][:500])
     export_onnx(model, splits['train']['text'][:200])
     words = ' '.join(sorted({w for t in splits['train']['text'][:300] for w in t.split() if w.isascii() and w.isalpha()}))
-    run = subprocess.run([sys.executable, '-c', STREAM, str(model), words, str(n)], env=environ(), capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, '-c', STREAM, str(model), words, '200000'], env=environ(), capture_output=True, text=True, check=True)
     seen = np.array(run.stdout.split(), float)/1024
     print(f'{seen[19]:.1f} MB after 20,000 texts, then {seen[20:].min():.1f} to {seen[20:].max():.1f}')
-    assert len(seen)==n//1000 and seen[20:].max()<1.05*seen[19]
+    assert len(seen)==200 and seen[20:].max()<1.05*seen[19]
