@@ -22,7 +22,7 @@ def sharp(m):
 
 def finish(page):
     "Images at their true size, formulas as MathML, and no links that nbdev wrote into code"
-    page = re.sub(r'<img src="data:image/png;base64,([^"]+)"', sharp, page)
+    page = re.sub(r'<img [^>]*?src="data:image/png;base64,([^"]+)"', sharp, page)
     page = re.sub(r'\[(`[^`<]+`)\]\(https?:[^)<]+\)', r'\1', page)
     return re.sub(r'<span class="math \w+">\\\((.*?)\\\)</span>', lambda m: convert(html.unescape(m[1])), page, flags=re.S)
 

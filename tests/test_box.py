@@ -221,14 +221,16 @@ def test_every_run_is_run(podman, image, page):
 
 @pytest.mark.slow
 def test_only_what_is_needed_gets_in(podman, image, tmp_path):
-    "What the builder sees; and in the image the model without torch's weights, no framework, and no pip beside the packages"
+    "What the builder sees; and in the image the model without torch's weights and the float file, no framework, and no pip beside the packages"
     (tmp_path/'Dockerfile').write_text('FROM localhost/base\nCOPY . /context\n')
     podman('build', '--isolation', 'chroot', '--file', tmp_path/'Dockerfile', '--tag', 'localhost/context', podman.context)
     list_files = lambda image, path: set(podman('run', '--rm', '--network', 'none', *podman.limits, image, 'find', path, '-type', 'f', '-printf', r'%P\n').splitlines())
     seen = list_files('localhost/context', '/context')
     assert {p.partition('/')[0] for p in seen}=={'Dockerfile', 'LICENSE', 'README.md', 'constraints.txt', 'settings.ini', 'setup.py', 'models', 'sentiment_nb'}
     assert not [p for p in seen if '__pycache__' in p or Path(p).name.startswith('.') or p.endswith('.safetensors')]
-    assert list_files(image, '/model')=={p.relative_to(podman.context/'models/model').as_posix() for p in (podman.context/'models/model').rglob('*') if p.is_file()} - {'model.safetensors'}
+    model = podman.context/'models/model'
+    assert (model/'onnx/model_int8.onnx').exists() # so nobody asks the float file
+    assert list_files(image, '/model')=={p.relative_to(model).as_posix() for p in model.rglob('*') if p.is_file()} - {'model.safetensors', 'onnx/model.onnx'}
     heavy = 'torch transformers datasets pandas pyarrow sklearn scipy matplotlib streamlit pip'.split()
     found = podman('run', '--rm', '--network', 'none', *podman.limits, image, '/opt/venv/bin/python', '-c', f'import importlib.util as u; print(*[n for n in {heavy} if u.find_spec(n)])')
     assert found==''
