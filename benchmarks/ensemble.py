@@ -1,7 +1,7 @@
 """How good is an ensemble on the texts that its members were judged on? Their reports hold their answers, so nothing is asked twice.
 
 Method: the members' probabilities are read from the reports that `sentiment-nb evaluate` wrote, joined by the ensemble's stored rule, calibrated as the ensemble is, and judged like any model. On --check texts the
-ensemble itself is asked, through `Predictor`, and has to give the same labels where it is sure (int8 answers move a little with what stands in the same batch).
+ensemble itself is asked, through `Predictor`, and has to give the same labels where it is sure (reports from before 22 November 2026 hold int8 answers that moved a little with what stood in the same batch).
 
     sentiment-nb ensemble models/imdb-512 models/imdb-256 models/imdb-nocad-linear --data data/imdb-nocad --method stack --out models/imdb-ensemble
     python benchmarks/ensemble.py --ensemble models/imdb-ensemble --data data/imdb-nocad --reports reports/imdb-512 reports/imdb-256 reports/imdb-nocad-linear

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     model:Path = Field(Path('models/quickstart'), description='Model folder')
     api_keys:str = Field('', description='SHA-256 digests of the keys that may in, as `sentiment-nb key` prints them, with commas between. None here and none in the file: everybody may')
     api_keys_file:Path|None = Field(None, description='File with one such digest in each line; what follows a # is a remark')
-    rate_limit:Annotated[limits.RateLimitItem|None, BeforeValidator(_parse_rate)] = Field('6000/minute', description='Texts that one key, or without keys one address, may have read; a request without texts counts as one; `none`: no limit')
+    rate_limit:Annotated[limits.RateLimitItem|None, BeforeValidator(_parse_rate)] = Field('6000/minute', description='Texts that one key, or without keys one address, may have read; a text to be explained counts once more for each of its words that is asked about; a request without texts counts as one; `none`: no limit')
     max_body:PositiveInt = Field(MAX_BODY, description='Bytes of a body')
     max_wait:PositiveFloat = Field(1.5, description='Seconds of work that may wait in the queue; who comes later is refused with 503')
     deadline:PositiveFloat = Field(20, description='Seconds from the head of a request to its answer, and for an orderly end after SIGTERM')
@@ -211,7 +211,7 @@ class Metrics:
         if p.uncertain: self.uncertain.inc()
 
 # %% ../nbs/08_api.ipynb #125eead8
-BATCH_TOKENS,GATHER,NEAR = 512, .002, 64 # Tokens of a batch, as estimated: what the `Predictor` reads at once on one core; seconds that a busy thread waits for a batch to fill; texts among which it looks for those of like length
+BATCH_TOKENS,GATHER,NEAR = 512, .002, 64 # Tokens that a thread takes at a time, as estimated (the `Predictor` cuts them into its own batches); seconds that a busy thread waits for a batch to fill; texts among which it looks for those of like length
 
 @dataclass(eq=False, slots=True)
 class Job:
@@ -353,8 +353,10 @@ def find_client(
     scope:dict, # ASGI's
 ) -> str: # An address, or the network of an IPv6 address
     "Who asks, as far as the connection tells"
-    host = (scope.get('client') or ('unknown',))[0]
-    return str(ip_network((host, 64), strict=False)) if ':' in host else host
+    try: address = ip_address((scope.get('client') or ('unknown',))[0].partition('%')[0])
+    except ValueError: return 'unknown' # a socket of the machine, or what a careless proxy was told
+    address = getattr(address, 'ipv4_mapped', None) or address
+    return str(ip_network((address, 64), strict=False) if address.version==6 else address)
 
 class RateLimit:
     "Texts that one client may have read"
@@ -562,7 +564,7 @@ async def _answers(request, texts, explain=False):
     for p,_ in found: service.metrics.count(p)
     return [{f: getattr(p, f) for f in p.__slots__} | {'model': service.predictor.name} | ({'evidence': e} if explain else {}) for p,e in found]
 
-def _as_json(answer): return Response(to_json(answer), media_type='application/json') # in a tenth of the time that JSONResponse takes
+def _as_json(answer): return Response(to_json(answer), media_type='application/json') # quicker than JSONResponse
 
 @router.post('/predict', response_model=Answer, responses=POSTED)
 async def predict(body:TextIn, request:Request):

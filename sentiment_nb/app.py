@@ -512,7 +512,7 @@ def show_batch(
     "Download, and what there is to see"
     s,labels = batch.summary, batch.labels
     st.success(f'{s.n:,} rows of *{escape_markdown(batch.name)}*, column *{escape_markdown(batch.column)}*, read by *{escape_markdown(batch.by)}*.')
-    if s.empty: st.warning(f'{s.empty:,} rows have no text; what the model says of them means nothing.')
+    if s.empty: st.warning(f'No text in {s.empty:,} of the rows; what the model says of them means nothing.')
     if s.cut: st.info(f'{s.cut:,} texts are longer than the model reads; a part of them did not count.')
     escape = st.checkbox('For a spreadsheet: escape cells that it would run as a formula', help='Cells that begin with = + - @, a tab or a line break get an apostrophe before them. Otherwise every cell stays as it came.')
     st.download_button('Download CSV', partial(read_result, Path(batch.folder.name)/'result.csv', escape), f'{Path(batch.name).stem}-predicted.csv', 'text/csv', type='primary', on_click='ignore')

@@ -139,7 +139,7 @@ def _checked(batches, text, label, codes, source, drop_empty):
         yield pa.record_batch({**cols, **rest})
     if not start: raise InputError(f"{source} has no rows")
     if bad and not drop_empty:
-        raise InputError(f"{source} has {bad:,} rows without a text, the first is row {first+1:,} after the header: fill them in, or pass --drop-empty")
+        raise InputError(f"{source} has no text in {bad:,} of its rows, the first is row {first+1:,} after the header: fill them in, or pass --drop-empty")
 
 def write_dataset(
     batches:Callable, # A function without arguments that starts an iterator of `pa.RecordBatch`
@@ -153,7 +153,7 @@ def write_dataset(
     "Checked batches, written as an Arrow file"
     values = count_values(batches(), label)
     missing = sum(n for v,n in values.items() if v is None or _norm(v) in ('', 'nan'))
-    if missing: raise InputError(f"{source} has {missing:,} rows without a label: fill them in, or remove them")
+    if missing: raise InputError(f"{source} has no label in {missing:,} of its rows: fill them in, or remove them")
     if not values: raise InputError(f"{source} has no rows below its header: give a file with texts and labels")
     codes = map_labels(values, labels)
     names = [n for n in NAMES if n!='neutral' or n in codes.values()]

@@ -200,6 +200,7 @@ def fit_rule(
 ) -> dict: # `method`, `members`, and what was fitted; ready for JSON
     "Fit one of the four methods"
     if method not in METHODS: raise InputError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
+    if settings and method!='cascade': raise InputError(f"{', '.join(settings)} belongs to a cascade, the method is {method}: leave it out")
     fitted = {'hard': lambda: {}, 'soft': lambda: {'weights': fit_soft_weights(members, labels)}, 'stack': lambda: fit_stack(members, labels), 'cascade': lambda: fit_cascade(members, labels, **settings)}[method]()
     return {'method': method, 'members': sorted(members)} | fitted
 

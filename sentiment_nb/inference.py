@@ -9,7 +9,7 @@ __all__ = ['FLOAT_TOLERANCE', 'AGREEMENT', 'SURE_AGREEMENT', 'SURE_MARGIN', 'ACC
            'explain', 'highlight', 'explain_gradients', 'read_table', 'read_rows', 'result_columns', 'predict_file']
 
 # %% ../nbs/07_inference.ipynb #19503e0c
-import csv, hashlib, html, json, logging, os, re, shutil, warnings
+import csv, hashlib, html, json, logging, os, platform, re, shutil, warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def count_cpus(
     return cores if share=='max' else max(1, min(cores, round(int(share)/int(period))))
 
 def _session(path):
-    "ONNX Runtime on one core for each batch; its fused sum and layer norm is slower here than the two apart"
+    "ONNX Runtime on one core for each batch, without fusing sum and layer norm, which gained nothing in the measurement of 07d"
     options = ort.SessionOptions()
     options.intra_op_num_threads,options.log_severity_level = 1,4 # errors are raised, and need not be printed as well
     return ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'], disabled_optimizers=['SkipLayerNormFusion'])
@@ -107,9 +107,9 @@ def _run(session, ids, each=map):
 
 # %% ../nbs/07_inference.ipynb #8ead4b49
 def has_vnni() -> bool: # True where int8 products do not overflow
-    "Does this processor multiply 8-bit integers without saturating? (Linux; elsewhere the safe answer is no)"
+    "Does this processor multiply 8-bit integers without saturating? (ARM does, x86 with VNNI; where it cannot be found out, the safe answer is no)"
     cpu = Path('/proc/cpuinfo')
-    return cpu.exists() and any(f in cpu.read_text() for f in ('vnni', 'asimddp'))
+    return platform.machine().lower() in ('arm64','aarch64') or cpu.exists() and 'vnni' in cpu.read_text()
 
 def find_ranges(
     path:str|Path, # A float ONNX file
@@ -225,7 +225,7 @@ def export_onnx(
         if int8:
             rest = np.arange(len(ids))%4>0
             _quantize(file, small, ids[::4])
-            record.engines['int8'] = _judge(compare_logits(_run(_session(small), ids)[rest], logits[rest], labels if labels is None else np.asarray(labels)[rest]), True)
+            record.engines['int8'] = _judge(compare_logits(_run(_session(small), ids)[rest], logits[rest], labels if labels is None else np.asarray(labels)[rest]), True) | {'vnni': has_vnni()}
             if not record.engines['int8']['passed']: small.unlink()
         record.save(tmp)
         write_sums(tmp)
@@ -341,6 +341,8 @@ class Predictor:
         self.name,self.engine = folder.name, engine or there[0]
         cls,file = ENGINES[self.engine]
         self._engine = cls(folder, self.record, file)
+        if self.engine=='int8' and self.record.engines.get('int8', {}).get('vnni') and not has_vnni():
+            warnings.warn(f"{folder}: its int8 file was made on a processor with VNNI instructions; on this one, which has none, it may answer differently: export it here, or with --no-int8", stacklevel=2)
 
     @classmethod
     def from_pretrained(cls,
@@ -589,5 +591,5 @@ def predict_file(
     except ValueError as e: # of Arrow, whose errors have no class that could be named without it
         if isinstance(e, InputError) or not type(e).__module__.startswith('pyarrow'): raise
         raise InputError(f"{path} cannot be read, or not written as {out.suffix} ({str(e).splitlines()[0][:120]}): mend it, or write .jsonl") from None
-    if empty: warnings.warn(f"{path}: {empty:,} of {count:,} rows have no text; what the model says of them means nothing", stacklevel=2)
+    if empty: warnings.warn(f"{path}: no text in {empty:,} of {count:,} rows; what the model says of them means nothing", stacklevel=2)
     return count

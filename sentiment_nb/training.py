@@ -287,7 +287,7 @@ def take_subset(
 
 # %% ../nbs/04_training.ipynb #12b17aa7
 class Progress(TrainerCallback):
-    "A bar with loss and speed; on a log file, a line now and then"
+    "A bar with speed and epoch (on a log file, a line now and then), and a line of validation scores after each epoch"
     def __init__(self,
         lengths:float, # Mean number of tokens of a training text
     ): self.lengths,self.speeds = lengths,[]
@@ -559,7 +559,7 @@ def train_quickstart(
     prepare(source, data, sizes=(.1, .2), limit=rows)
     say('Training the linear baseline on every remaining text')
     train_linear(data, f'{out}-linear')
-    say('Logistic regression on the embeddings of the untrained MiniLM, for 10,000 of them')
+    say('Logistic regression on the embeddings of MiniLM as it was pretrained, for 10,000 of them')
     train_frozen(data, f'{out}-frozen', max_length=128, limit=10_000)
     say(f'Fine-tuning {model} on the same 10,000: one epoch, a few minutes')
     return train_transformer(data, out, model, epochs=1, limit=10_000, max_length=128, batch_size=16, learning_rate=2e-4, freeze_layers=2)

@@ -399,7 +399,7 @@ def test_service(visit, quickstart, tmp_path):
             v.tab.get_by_text('the service is busy, going on in').wait_for()
             v.done()
             compare(v.download(tmp_path)[1], table, 'text', quickstart.predictor)
-            assert '1 rows have no text' in v.says('Warning')[0]
+            assert 'No text in 1 of the rows' in v.says('Warning')[0]
             v.go('model').tab.get_by_text(re.compile('asks the service at')).wait_for()
             with app(tmp_path, SENTIMENT_NB_API=api.url, SENTIMENT_NB_KEY='no such key') as stranger: assert 'SENTIMENT_NB_KEY' in visit(stranger).wait_says()[0]
             v.go()

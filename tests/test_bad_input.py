@@ -67,13 +67,13 @@ SOURCES = { # name: file, its bytes, further arguments, what the line must hold
     'label not in the mapping': ('a.csv', table([(t, 'abc'[i%3]) for i,(t,_) in enumerate(ROWS)]), '--labels a=negative,b=positive', ["'c'", '--labels']),
     'mapping to an unknown class': ('a.csv', table(), '--labels negative=bad,positive=good', ['bad', 'negative, neutral, positive']),
     'mapping without classes': ('a.csv', table(), '--labels negative', ["'negative'", 'SPELLING=CLASS']),
-    'empty text': ('a.csv', with_row(3, ('', 'positive')), '', ['1 rows without a text', 'row 3', '--drop-empty']),
-    'blank text': ('a.csv', with_row(3, ('  ', 'positive')), '', ['1 rows without a text', 'row 3', '--drop-empty']),
-    'empty label': ('a.csv', with_row(3, ('fine', '')), '', ['1 rows without a label']),
-    'NaN label': ('a.csv', with_row(3, ('fine', 'NaN')), '', ['1 rows without a label']),
-    'NaN text': ('a.parquet', parquet(text=[*texts, None], label=[*labels, 'positive']), '', ['1 rows without a text', 'row 81']),
-    'null label': ('a.parquet', parquet(text=[*texts, 'fine'], label=[*labels, None]), '', ['1 rows without a label']),
-    'NaN in a number label': ('a.parquet', parquet(text=[*texts, 'fine'], label=[*[float(n=='positive') for n in labels], float('nan')]), '', ['1 rows without a label']),
+    'empty text': ('a.csv', with_row(3, ('', 'positive')), '', ['no text in 1 of its rows', 'row 3', '--drop-empty']),
+    'blank text': ('a.csv', with_row(3, ('  ', 'positive')), '', ['no text in 1 of its rows', 'row 3', '--drop-empty']),
+    'empty label': ('a.csv', with_row(3, ('fine', '')), '', ['no label in 1 of its rows']),
+    'NaN label': ('a.csv', with_row(3, ('fine', 'NaN')), '', ['no label in 1 of its rows']),
+    'NaN text': ('a.parquet', parquet(text=[*texts, None], label=[*labels, 'positive']), '', ['no text in 1 of its rows', 'row 81']),
+    'null label': ('a.parquet', parquet(text=[*texts, 'fine'], label=[*labels, None]), '', ['no label in 1 of its rows']),
+    'NaN in a number label': ('a.parquet', parquet(text=[*texts, 'fine'], label=[*[float(n=='positive') for n in labels], float('nan')]), '', ['no label in 1 of its rows']),
     'latin-1 read as UTF-8': ('a.csv', with_row(3, ('café', 'positive')).decode().encode('latin-1'), '--encoding utf-8', ['a.csv', '--encoding']),
     'UTF-8 read as ASCII': ('a.csv', with_row(3, ('café', 'positive')), '--encoding ascii', ['a.csv', '--encoding']),
     'UTF-8 read as UTF-16': ('a.csv', table() + b'x', '--encoding utf-16', ['a.csv']),
@@ -442,7 +442,7 @@ def test_hostile_rows_are_predicted(text, cli, tiny, workdir):
     (workdir/'a.csv').write_bytes(f'id,text\n1,"{text}"\n'.encode(errors='replace'))
     done = cli('predict', '--model', tiny.model, '--file', 'a.csv', '--out', 'out.csv')
     assert done.code==0 and (workdir/'out.csv').read_text().startswith('id,text,label,confidence,uncertain,prob_negative,prob_positive'), done.err
-    assert ('1 of 1 rows have no text' in done.err)==(not text.strip())
+    assert ('no text in 1 of 1 rows' in done.err)==(not text.strip())
 
 def test_undecodable_argument(tiny, shell):
     "Bytes of a command line that are no text in its encoding"

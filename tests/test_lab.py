@@ -15,7 +15,9 @@ chapters = sorted(p.stem for p in (root/'nbs').glob('0[0-7]*_*.ipynb'))
 pytestmark = pytest.mark.slow
 NOTEBOOK = 'jupyterapp.shell.currentWidget'
 
-def wants_data(name): return '"#| slow' in (root/'nbs'/f'{name}.ipynb').read_text(encoding='utf-8')
+def wants_data(name):
+    source = (root/'nbs'/f'{name}.ipynb').read_text(encoding='utf-8')
+    return '"#| slow' in source and 'SENTIMENT_NB_DATA' in source
 
 def git(folder, *words): return subprocess.run(['git', '-c', 'user.name=t', '-c', 'user.email=t@t', *words], cwd=folder, capture_output=True, text=True, check=True).stdout
 
