@@ -612,7 +612,7 @@ async def metrics(request:Request):
 # %% ../nbs/08_api.ipynb #f97975d3
 async def _refused(request:Request, e:HTTPException):
     "What an endpoint or the router refused"
-    said = {404: 'no such path: see /docs', 405: 'not with this method: see /docs'}.get(e.status_code, e.detail)
+    said = {404: 'no such path: see /docs', 405: f"not with this method, but with {(e.headers or {}).get('Allow', 'another')}: see /docs"}.get(e.status_code, e.detail)
     return error_response(find_path(request.scope), e.status_code, said, e.headers)
 
 # %% ../nbs/08_api.ipynb #e34ac0d9

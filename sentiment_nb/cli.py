@@ -8,7 +8,7 @@ __all__ = ['EXAMPLES', 'COMMANDS', 'find_model', 'parse_labels', 'prepare', 'tra
            'main']
 
 # %% ../nbs/10_cli.ipynb #36e9485c
-import argparse, inspect, json, os, shutil, sys, warnings
+import argparse, csv, inspect, json, os, shutil, sys, warnings
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,16 +28,16 @@ def find_model(
     "`model`, else `SENTIMENT_NB_MODEL`, else `models/quickstart`"
     folder = Path(model or os.environ.get('SENTIMENT_NB_MODEL') or 'models/quickstart')
     there = ', '.join(sorted(str(p.parent) for p in Path('models').glob('*/sentiment_nb.json'))) or 'none yet, `sentiment-nb quickstart` makes one'
-    if not folder.is_dir(): raise InputError(f"there is no model folder {folder}. Folders here: {there}")
+    if not folder.is_dir(): raise InputError(f"there is no model folder {folder} where you are; give its path by --model. Folders here: {there}")
     return folder
 
 # %% ../nbs/10_cli.ipynb #1c3f51e2
 def parse_labels(
-    labels:str|None, # `neg=negative,pos=positive`
+    labels:str|None, # `neg=negative,pos=positive`; a pair whose spelling holds a comma stands in double quotes
 ) -> dict[str,str]|None: # From the source's spelling to the class name
     "A label mapping from the command line"
     if not labels: return None
-    pairs = [p.partition('=') for p in labels.split(',')]
+    pairs = [p.rpartition('=') for p in next(csv.reader([labels], skipinitialspace=True))]
     if not all(a and b for a,_,b in pairs): raise InputError(f"labels is {labels!r}, expected SPELLING=CLASS pairs with commas between them, for instance 1=negative,5=positive")
     return {a.strip(): b.strip() for a,_,b in pairs}
 
@@ -322,11 +322,11 @@ def predict(
     model:str|None=None, # Model folder; by default $SENTIMENT_NB_MODEL or models/quickstart
     text:str|None=None, # One text
     file:str|None=None, # CSV, TSV, JSON Lines, Parquet, or text with one text in each line
-    out:str|None=None, # Where the result of --file goes: .csv, .tsv, .jsonl or .parquet. All columns stay; an answer whose name is taken stands in predicted_NAME
+    out:str|None=None, # Where the result of --file goes: .csv (commas, UTF-8), .tsv, .jsonl or .parquet. All columns stay; an answer whose name is taken stands in predicted_NAME
     text_column:str|None=None, # Column of --file that holds the texts
     encoding:str|None=None, # Of --file; found out by default
     level:float=.95, # How often the set of plausible classes shall hold the right one; an answer is uncertain where the set has not one class
-    explain:bool=False, # With --text: also what each word has to do with the answer
+    explain:bool=False, # With --text: also what each word has to do with the answer, by leaving it out
     json:bool=False, # Print one JSON object
 ):
     "Label, confidence and probabilities of a text, or of every row of a file"
@@ -340,6 +340,7 @@ def predict(
     p,why = predictor.predict(text), find_evidence(predictor, text) if explain else []
     if json: return print(_dumps({f: getattr(p, f) for f in p.__slots__} | {'model': predictor.name} | ({'evidence': [asdict(e) for e in why]} if explain else {})))
     print(format_prediction(p))
+    if why: print(f'What spoke for {p.label} (+) and against it (-):')
     for e in sorted(why, key=lambda e: -abs(e.score))[:10]: print(f"{e.score:+7.2f}  {e.text}")
 
 # %% ../nbs/10_cli.ipynb #94300dc1

@@ -252,7 +252,7 @@ def sniff_encoding(
         few = len(chunk.translate(None, bytes(range(128))))<32 # foreign letters, from which nobody can tell
         guesses = [] if few else [e for m in from_bytes(chunk) for e in m.could_be_from_charset]
     encoding = 'cp1252' if 'cp1252' in guesses or not guesses else guesses[0]
-    warnings.warn(f"{name} is not UTF-8 and is read as {encoding}; if letters look wrong, name the encoding", stacklevel=2)
+    warnings.warn(f"{name} is not UTF-8 and is read as {encoding}; if letters look wrong, name the encoding by --encoding", stacklevel=2)
     return encoding
 
 # %% ../nbs/00_core.ipynb #c8153afb

@@ -9,11 +9,12 @@ __all__ = ['NAMES', 'SPELLINGS', 'TEXT_COLUMNS', 'LABEL_COLUMNS', 'TWEETS_SHA256
            'load_sentiment140', 'load_hub', 'find_local', 'load_source', 'load_prepared']
 
 # %% ../nbs/01_data.ipynb #0fc7198d
-import codecs, csv, gzip, hashlib, os, re, tarfile, zipfile
+import codecs, csv, gzip, hashlib, os, re, shlex, tarfile, zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
+from io import StringIO
 from itertools import chain
 from pathlib import Path
 import datasets
@@ -48,8 +49,8 @@ def map_labels(
     for known in ([{_norm(k): v for k,v in labels.items()}] if labels is not None else SPELLINGS):
         if set(seen)<=set(known): return {v: known[v] for v in seen}
     left = [v for v in seen if labels is None or v not in {_norm(k) for k in labels}]
-    guess = ','.join(f"{v or '?'}={NAMES[round(i*2/max(len(seen)-1, 1))]}" for i,v in enumerate(seen[:5]))
-    raise InputError(f"labels without a meaning yet: {', '.join(map(repr, left))[:200]}. Map every label to negative, neutral or positive, for instance --labels {guess}")
+    csv.writer(form := StringIO(), lineterminator='').writerow([f'{v}=?' for v in seen[:5]]) # a spelling may hold a comma
+    raise InputError(f"labels without a meaning yet: {', '.join(map(repr, left))[:200]}. Map every label to negative, neutral or positive, each in the place of a question mark: --labels {shlex.quote(form.getvalue())}")
 
 # %% ../nbs/01_data.ipynb #499bff55
 def open_bytes(
@@ -191,7 +192,7 @@ def pick_column(
     hits = [c for c in columns if (c==asked if asked else c.lower() in usual)]
     if len(hits)!=1 and what in hits and not asked: hits = [what]
     if len(hits)==1: return hits[0]
-    came = f"no column {asked!r}" if asked else f"{len(hits)} columns that could be the {what}"
+    came = f"no column {asked!r}" if asked else f"{len(hits) or 'no'} column{'s'*(len(hits)>1)} that could be the {what}"
     raise InputError(f"found {came} among {', '.join(map(repr, columns))}: name it with --{what}-column")
 
 # %% ../nbs/01_data.ipynb #93ae42d9

@@ -519,7 +519,8 @@ def read_rows(
     "Rows of a table, and where their texts are"
     names,rows,schema = read_table(path, encoding)
     column = text_column or next((n for n in names if n.lower()=='text'), None) or (names[0] if len(names)==1 else None)
-    if column not in names: raise InputError(f"{path} has the columns {', '.join(map(repr, names)) or 'none'}: name the one with the texts by --text-column")
+    if not names: raise InputError(f"{path} is empty: give a file with a header and rows")
+    if column not in names: raise InputError(f"{path} has {f'no column {text_column!r}, but' if text_column else 'the columns'} {', '.join(map(repr, names))}: name the one with the texts by --text-column")
     return names, column, rows, schema
 
 def _write_parquet(path, rows, schema):

@@ -240,7 +240,7 @@ def find_encoder(
         if not (Path(model)/'config.json').is_file(): raise InputError(f"{model} holds no config.json, expected a folder that transformers saved. {OFFLINE}")
         return Path(model)
     name = HUB_IDS.get(str(model), str(model))
-    if not re.fullmatch(r'[\w.-]+/[\w.-]+', name): raise InputError(f"model is {name!r}, expected minilm, distilbert, linear, a folder, or a hub id such as owner/name")
+    if not re.fullmatch(r'[\w.-]+/[\w.-]+', name): raise InputError(f"model is {name!r}, expected minilm, distilbert, linear, frozen, a folder, or a hub id such as owner/name")
     wanted = ['*.json', '*.txt', '*.model', 'model*.safetensors']
     try: return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError): pass

@@ -148,7 +148,7 @@ def test_other_encodings_are_read(encoding, text, cli, workdir):
     (workdir/'a.csv').write_bytes(table([(text, 'positive'), *ROWS]).decode().encode(encoding))
     done = cli('prepare', 'a.csv', '--out', 'out')
     assert done.code==0, done
-    assert done.err==('warning: a.csv is not UTF-8 and is read as cp1252; if letters look wrong, name the encoding\n' if encoding=='cp1252' else '')
+    assert done.err==('warning: a.csv is not UTF-8 and is read as cp1252; if letters look wrong, name the encoding by --encoding\n' if encoding=='cp1252' else '')
     if encoding!='cp1252': assert load_source('a.csv')['train']['text'][0]==text
     assert text in load_source('a.csv', encoding=None if encoding!='cp1252' else encoding)['train']['text'][:]
     assert text in [t for s in ('train', 'validation', 'test') for t in pq.read_table(workdir/'out'/f'{s}.parquet')['text'].to_pylist()]
