@@ -27,9 +27,9 @@ def find_model(
 ) -> Path: # The folder
     "`model`, else `SENTIMENT_NB_MODEL`, else `models/quickstart`"
     folder = Path(model or os.environ.get('SENTIMENT_NB_MODEL') or 'models/quickstart')
+    if folder.is_dir(): return folder
     there = ', '.join(sorted(str(p.parent) for p in Path('models').glob('*/sentiment_nb.json'))) or 'none yet, `sentiment-nb quickstart` makes one'
-    if not folder.is_dir(): raise InputError(f"there is no model folder {folder} where you are; give its path by --model. Folders here: {there}")
-    return folder
+    raise InputError(f"there is no model folder {folder} where you are; give its path by --model. Folders here: {there}")
 
 # %% ../nbs/10_cli.ipynb #1c3f51e2
 def parse_labels(

@@ -283,7 +283,7 @@ def count_words(
 ) -> Counter: # From word, masked where it must be, to number of texts
     "In how many distinct texts each word occurs"
     raw,shown = Counter(), Counter()
-    for t in dict.fromkeys(texts): raw.update(list(dict.fromkeys(split_words(t))))
+    for t in dict.fromkeys(texts): raw.update(dict.fromkeys(split_words(t), 1))
     for w,n in raw.items(): shown[mask_text(w)] += n
     return shown
 
