@@ -87,12 +87,12 @@ def minilm_answers(texts, y, variant, seed, work, n_train=8000, n_held=6000):
     if file.exists(): return np.array(json.loads(file.read_text()))
     order = np.random.default_rng(0).permutation(len(y))
     held = order[:n_held]
-    source,data = Path(work)/'minilm'/f'{variant}.csv', Path(work)/'minilm'/'data'
+    source,data = Path(work)/'minilm'/f'{variant}.parquet', Path(work)/'minilm'/'data'
     source.parent.mkdir(parents=True, exist_ok=True)
     import pandas as pd
     x = clean(texts, variant)
     rows = order[n_held:n_held+n_train+500]
-    pd.DataFrame({'text': [x[i] or '.' for i in rows], 'label': [['negative','positive'][y[i]] for i in rows]}).to_csv(source, index=False)
+    pd.DataFrame({'text': [x[i] or '.' for i in rows], 'label': [['negative','positive'][y[i]] for i in rows]}).to_parquet(source, index=False) # a raw tweet may hold a line break
     prepare(source, data, sizes=(.05, 0))
     folder = train_transformer(data, Path(work)/'minilm'/'model', 'minilm', epochs=1, max_length=128, batch_size=16, learning_rate=2e-4, freeze_layers=2, seed=seed, policy='as it comes')
     found = np.full(len(y), -1)

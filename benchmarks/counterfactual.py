@@ -10,6 +10,14 @@ from IMDb's training half, so a model that is judged here must not have seen the
     sentiment-nb prepare data/cad/mix --out data/cad-mix --test-size 0
     sentiment-nb train data/cad-mix --model models/imdb-256 --out models/imdb-pairs --epochs 1 --learning-rate 3e-5 --max-length 256 --truncation head+tail
     python benchmarks/counterfactual.py judge --pairs FOLDER --models models/imdb-nocad-linear models/imdb-256 models/imdb-pairs
+
+What do the pairs themselves give? Two trainings that differ in nothing else, on 2,000 reviews; the same with 8000:
+
+    python benchmarks/counterfactual.py mix --pairs FOLDER --reviews 2000 --out data/cad/mix-2000
+    sentiment-nb prepare data/cad/mix-2000 --out data/imdb-2000-pairs --test-size 0
+    sentiment-nb train data/imdb-nocad --model minilm --out models/imdb-2000 --limit 2000 --epochs 1 --max-length 256 --truncation head+tail --bf16
+    sentiment-nb train data/imdb-2000-pairs --model minilm --out models/imdb-2000-pairs --epochs 1 --max-length 256 --truncation head+tail --bf16
+    python benchmarks/counterfactual.py judge --pairs FOLDER --models models/imdb-nocad-linear models/imdb-2000 models/imdb-2000-pairs --name counterfactual-2000
 """
 import argparse, sys
 from pathlib import Path
@@ -21,6 +29,7 @@ from sentiment_nb.cleaning import copy_key
 from sentiment_nb.data import load_prepared, load_source
 from sentiment_nb.evaluation import mcnemar, paired_difference
 from sentiment_nb.inference import Predictor
+from sentiment_nb.training import take_subset
 
 NAMES = ['negative','positive']
 
@@ -42,10 +51,10 @@ def mix(args):
     "The training pairs, and as many reviews of IMDb that stand in no pair, so that nothing is forgotten; for validation the dev pairs, and reviews that no model was trained on"
     splits = load_prepared(args.data)
     for name,split,part in (('train','train','train'), ('val','validation','dev')):
-        pairs,rest = load_pairs(Path(args.pairs)/f'{part}_paired.tsv'), splits[split].shuffle(seed=args.seed)
-        rest = rest.select(range(min(len(pairs), len(rest)) if split=='train' else len(rest))).to_pandas()
-        write(pd.concat([pairs, rest.assign(label=np.array(NAMES)[rest.label])]), f'data/cad/mix/{name}.csv')
-    Path('data/cad/mix/prepared.json').write_text('{}') # a folder of splits, which `prepare` takes as they are
+        pairs = load_pairs(Path(args.pairs)/f'{part}_paired.tsv')
+        rest = take_subset(splits[split], (args.reviews or len(pairs)) if split=='train' else None, seed=args.seed).to_pandas()
+        write(pd.concat([pairs, rest.assign(label=np.array(NAMES)[rest.label])]), f'{args.out}/{name}.csv')
+    (Path(args.out)/'prepared.json').write_text('{}') # a folder of splits, which `prepare` takes as they are
 
 def write(rows, path):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -74,14 +83,17 @@ def judge(args):
     for r in rows:
         d = r['against']['difference']
         if r is not rows[first]: say(f"{r['model']} minus {rows[first]['model']}: {100*d['value']:+.1f} points [{100*d['low']:+.1f}, {100*d['high']:+.1f}], McNemar p = {r['against']['mcnemar']['p']:.2g}")
-    save('counterfactual', args, 'onnxruntime', dict(rows=rows))
+    save(args.name, args, 'onnxruntime', dict(rows=rows))
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('step', choices=['originals','mix','judge'])
     p.add_argument('--pairs', required=True, help='folder with the three files')
     p.add_argument('--data', default='data/imdb-nocad', help='prepared reviews for `mix`')
+    p.add_argument('--reviews', type=int, help='training reviews for `mix`, those that `sentiment-nb train --limit` takes; as many as there are paired texts, if not given')
+    p.add_argument('--out', default='data/cad/mix', help='folder for `mix`')
     p.add_argument('--models', nargs='+', default=[], help='model folders for `judge`')
+    p.add_argument('--name', default='counterfactual', help='of the results of `judge`')
     p.add_argument('--split', default='test', choices=['train','dev','test'])
     p.add_argument('--seed', type=int, default=42)
     args = p.parse_args()

@@ -1,19 +1,31 @@
 """How far does a model carry beyond the texts that it was trained on? Every model on every test set: accuracy with its 95 % interval.
 
-Method: models of one kind, trained on tweets, reviews and film-critic phrases (SST-2), each judged on held-out texts of all three; a row is a model, a column a test set, the diagonal is home. The first --limit
-texts of a shuffled test split are used. What a source calls neutral is left out.
+Method: models of two kinds, trained on tweets, reviews and phrases of film critics (SST-2, Socher et al. 2013), each judged on held-out texts of all three; a row is a model, a column a test set. The first --limit
+texts of a shuffled test split are used; of SST-2 it is the development set of GLUE, whole sentences, 872 of them. What a source calls neutral is left out.
 
-    sentiment-nb prepare SST2.tsv --text-column sentence --label-column label --labels 0=negative,1=positive --out data/sst2
-    sentiment-nb train data/sst2 --model minilm --out models/sst2-minilm --limit 16000 --epochs 1 --max-length 64
-    python benchmarks/cross_domain.py --models models/quickstart models/imdb-256 models/sst2-minilm --data data/quickstart data/imdb-nocad data/sst2
+    python benchmarks/cross_domain.py --sst2 FOLDER     # with train.tsv, dev.tsv and glue_dev.tsv: writes data/sst2-splits
+    sentiment-nb prepare data/sst2-splits --out data/sst2
+    sentiment-nb train data/sst2 --model minilm --out models/sst2 --limit 16000 --epochs 1 --max-length 64
+    sentiment-nb export models/sst2 --data data/sst2
+    sentiment-nb train data/sst2 --model linear --out models/sst2-linear
+    python benchmarks/cross_domain.py --models models/quickstart models/imdb-8000 models/sst2 models/quickstart-linear models/imdb-nocad-linear models/sst2-linear --data data/quickstart data/imdb-nocad data/sst2
 """
-import argparse
+import argparse, csv
 from pathlib import Path
 import numpy as np
+import pandas as pd
 from common import print_table, save
 from sentiment_nb.cli import _label_indices, _predict_all, _short_scores
 from sentiment_nb.data import load_prepared
 from sentiment_nb.inference import Predictor
+
+def write_sst2(folder, out='data/sst2-splits'):
+    "SST-2 as a folder of splits, which `prepare` takes as they are"
+    Path(out).mkdir(parents=True, exist_ok=True)
+    for split,name in (('train','train'), ('val','dev'), ('test','glue_dev')):
+        rows = pd.read_csv(Path(folder)/f'{name}.tsv', sep='\t', quoting=csv.QUOTE_NONE)
+        pd.DataFrame({'text': rows['sentence'], 'label': np.array(['negative','positive'])[rows['label']]}).to_csv(f'{out}/{split}.csv', index=False)
+    (Path(out)/'prepared.json').write_text('{}')
 
 def judge(folder, data, limit, seed):
     "Accuracy and macro F1 of one model on one test split"
@@ -25,11 +37,13 @@ def judge(folder, data, limit, seed):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--models', nargs='+', required=True, help='model folders')
-    p.add_argument('--data', nargs='+', required=True, help='prepared folders, in the order of the models')
+    p.add_argument('--models', nargs='+', default=[], help='model folders')
+    p.add_argument('--data', nargs='+', default=[], help='prepared folders')
+    p.add_argument('--sst2', help='folder of SST-2: write its splits, and nothing else')
     p.add_argument('--limit', type=int, default=5000, help='test texts of each')
     p.add_argument('--seed', type=int, default=42)
     args = p.parse_args()
+    if args.sst2: return write_sst2(args.sst2)
     found = {Path(m).name: {Path(d).name: judge(m, d, args.limit, args.seed) for d in args.data} for m in args.models}
     def show(a): return f"{100*a['value']:.1f} [{100*a['low']:.1f}, {100*a['high']:.1f}]"
     for score in ('accuracy','macro_f1'):

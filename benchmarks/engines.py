@@ -1,16 +1,17 @@
-"""What makes the engine fast, and what did not? One thing is changed at a time, and every variant does the same work on the same texts, in turns.
+"""What makes the engine fast, and what did not? One thing is changed at a time where that is possible, and every variant does the same work on the same texts, in turns.
 
 Method: one process; every round asks each variant once for all texts, tokenizing and cleaning included; texts a second with their range, and the ratio to the default computed round by round.
 `same labels` is the share of texts on which a variant agrees with the float graph. Variants of other libraries are tried where they are installed (`pip install openvino nncf`).
 
     python benchmarks/engines.py --model models/quickstart --data data/quickstart
-    python benchmarks/engines.py --model models/imdb-256 --data data/imdb --limit 100 --part reviews --skip pipeline
-    python benchmarks/engines.py --model models/imdb-256 --data data/imdb --limit 100 --part distilbert --shape distilbert --only 'pipeline, batch'
+    python benchmarks/engines.py --model models/imdb-8000 --data data/imdb-nocad --limit 40 --part reviews --only 'pipeline, batch'
+    python benchmarks/engines.py --model models/imdb-8000 --data data/imdb-nocad --limit 40 --part distilbert --shape distilbert --only 'pipeline, batch'
 """
 import argparse, importlib.util, json, statistics, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -51,7 +52,53 @@ def runner(path, **kw):
     s = session(path, **kw)
     return lambda batch: s.run(None, batch)[0]
 
+def session_per_core(path, cores):
+    "As many sessions as cores, each batch by one that is free"
+    free = SimpleQueue()
+    for _ in range(cores): free.put(session(path))
+    def run(batch):
+        s = free.get()
+        try: return s.run(None, batch)[0]
+        finally: free.put(s)
+    return run
+
+def ask_ahead(texts, run, encode_all, chunk=64):
+    "Logits of all texts, each chunk tokenized and batched beside the computing of those before it"
+    def part(i): return ask(texts[i:i+chunk], run, encode_all)
+    with ThreadPoolExecutor(count_cpus()) as pool: return np.concatenate(list(pool.map(part, range(0, len(texts), chunk))))
+
 def dynamic(path, out, per_channel=True): quantize_dynamic(path, out, per_channel=per_channel, weight_type=QuantType.QInt8, extra_options={'DefaultTensorType': onnx.TensorProto.FLOAT})
+
+def bias_apart(path, out):
+    "The int8 graph with each bias added by an operator of its own"
+    model = onnx.load(path)
+    nodes = model.graph.node
+    for n in [n for n in nodes if n.op_type=='MatMulIntegerToFloat' and len(n.input)==7]:
+        bias,whole = n.input.pop(), n.output[0]
+        n.output[0] = f'{whole}_bare'
+        nodes.insert(list(nodes).index(n)+1, onnx.helper.make_node('Add', [n.output[0], bias], [whole]))
+    onnx.save(model, out)
+
+def one_attention(path, out, heads):
+    "The int8 graph with ONNX Runtime's operator for multi-head attention between the products with weights, in place of ten small ones"
+    model = onnx.load(path)
+    graph = model.graph
+    graph.node.insert(0, onnx.helper.make_node('Cast', ['attention_mask'], ['keys'], to=onnx.TensorProto.INT32))
+    makers,users = {x: n for n in graph.node for x in n.output}, {x: n for n in graph.node for x in n.input}
+    def product(x): return x if makers[x].op_type=='MatMulIntegerToFloat' else product(makers[x].input[0])
+    for softmax in [n for n in graph.node if n.op_type=='Softmax']:
+        scores = next(makers[x] for x in makers[softmax.input[0]].input if x in makers and makers[x].op_type in ('MatMul','Mul','Div'))
+        while scores.op_type!='MatMul': scores = makers[scores.input[0]]
+        mixed = users[softmax.output[0]]
+        end = users[users[mixed.output[0]].output[0]] # behind a transpose
+        new = onnx.helper.make_node('MultiHeadAttention', [product(x) for x in (*scores.input, mixed.input[1])] + ['', 'keys'], end.output, domain='com.microsoft', num_heads=heads)
+        graph.node.insert(list(graph.node).index(end), new)
+        graph.node.remove(end)
+    read = {'logits'}
+    for n in reversed(graph.node): # in their order, so that a reader comes before what it reads
+        if read & set(n.output): read |= set(n.input)
+        else: graph.node.remove(n)
+    onnx.save(model, out)
 
 def graphs(model, work, ids):
     "ONNX files: whole and pruned, float and int8, and fused by ONNX Runtime's transformer optimizer"
@@ -63,7 +110,10 @@ def graphs(model, work, ids):
     dynamic(work/'float.onnx', work/'dynamic_int8.onnx')
     dynamic(work/'float.onnx', work/'tensor_int8.onnx', per_channel=False)
     config = json.loads((Path(model)/'config.json').read_text(encoding='utf-8'))
-    fused = optimizer.optimize_model(str(work/'whole.onnx'), 'bert', num_heads=config.get('num_attention_heads') or config['n_heads'], hidden_size=config.get('hidden_size') or config['dim'])
+    heads = config.get('num_attention_heads') or config['n_heads']
+    bias_apart(work/'float_int8.onnx', work/'apart_int8.onnx')
+    if 'num_attention_heads' in config: one_attention(work/'float_int8.onnx', work/'attention_int8.onnx', heads) # DistilBERT scales before
+    fused = optimizer.optimize_model(str(work/'whole.onnx'), 'bert', num_heads=heads, hidden_size=config.get('hidden_size') or config['dim'])
     fused.save_model_to_file(str(work/'fused.onnx'))
     dynamic(work/'fused.onnx', work/'fused_int8.onnx')
 
@@ -129,12 +179,17 @@ def main():
             'float': variant(runner(work/'float.onnx')),
             'last layer for all tokens': variant(runner(work/'whole_int8.onnx')),
             'fused sum and layer norm': variant(runner(work/'float_int8.onnx', without=())),
+            'bias added apart': variant(runner(work/'apart_int8.onnx')),
+            **({'one operator for attention': variant(runner(work/'attention_int8.onnx'))} if (work/'attention_int8.onnx').exists() else {}),
             'ranges from each batch': variant(runner(work/'dynamic_int8.onnx')),
             'ranges from each batch, int8 per tensor': variant(runner(work/'tensor_int8.onnx')),
             'ranges from each batch, fused attention (transformer optimizer)': variant(runner(work/'fused_int8.onnx', without=())),
             'one batch on all cores': variant(runner(work/'float_int8.onnx', threads=cores), each=map),
             'one core': variant(each=map),
             'batches of 32 as they come': variant(pack=in_order),
+            'one session per core': variant(session_per_core(work/'float_int8.onnx', cores)),
+            'tokenizing beside computing, 64 texts at a time': partial(ask_ahead, run=small, encode_all=encode_all),
+            'a batch has no price': variant(pack=partial(pack_batches, price=0)),
             'no padding at all': variant(pack=one_length)}
         ways |= {f'{n:,} tokens a batch': variant(pack=partial(pack_batches, budget=n)) for n in (128, 512, 1024, 4096)}
         ways['torch, batches as the default, all cores'] = variant(torch_run(model), each=map)

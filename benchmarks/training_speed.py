@@ -1,4 +1,4 @@
-"""Does fine-tuning keep its speed over a run, and what do flushed denormals and attention without dropout give?
+"""Does fine-tuning keep its speed over a run, and what do flushed denormals, attention without dropout, and bfloat16 give?
 
 Method: `train_transformer` with MiniLM, every mode in a fresh process. Real tokens (the sum of the attention mask) over the time of the steps
 alone, without loading data, checkpoints and validation; `cpu_change` is the same by CPU time of all threads, which other processes disturb less. Batches are grouped by length, long ones first within each quarter of an epoch; with 2.5 epochs
@@ -7,6 +7,7 @@ a tenth of the run is one such quarter, so that tenths hold texts drawn alike an
 - `tweets`: 2,560 embedded tweets, 200 steps of 32. Modes: `package` (as a command runs it: denormals are flushed before torch starts its worker threads),
   `late` (torch has worked before, as in a notebook: what the switch reaches then), `off` (never flushed: what a plain `Trainer` does).
 - `reviews`: IMDb's long reviews (SENTIMENT_NB_DATA), 256 tokens, 32 a step, one process; attention dropout changes between 0 and 0.1 with every step.
+- `bf16`: the same reviews without and with `--bf16`, in processes that take turns; needs a processor that has bfloat16 products.
 
     SENTIMENT_NB_DATA=FOLDER python benchmarks/training_speed.py
     python benchmarks/training_speed.py --part package      # in pieces; the others stay as they were
@@ -16,7 +17,7 @@ import numpy as np
 from common import print_table, save, say, spread
 
 BOUND = .15 # Last tenth against the first
-FLUSH = ('package', 'late', 'off')
+FLUSH,REVIEWS = ('package', 'late', 'off'), ('reviews', 'bf16')
 
 def meter(toggle=False):
     "A callback that notes tokens and seconds of each step; with `toggle` it switches attention dropout on for every other step"
@@ -67,12 +68,12 @@ def measure(mode, steps, seed):
     from sentiment_nb.cleaning import prepare
     from sentiment_nb.training import train_transformer
     with tempfile.TemporaryDirectory() as d:
-        reviews = mode=='reviews'
+        reviews = mode not in FLUSH
         if reviews: write_reviews(f'{d}/reviews.csv', steps*32+200, seed)
         prepare(f'{d}/reviews.csv' if reviews else 'tweets', f'{d}/data', sizes=(.1 if reviews else .01, 0), seed=seed)
-        m = meter(reviews)
+        m = meter(mode=='reviews')
         train_transformer(f'{d}/data', f'{d}/model', 'minilm', epochs=1 if reviews else 2.5, limit=steps*32 if reviews else int(steps*32/2.5), max_length=256 if reviews else 128,
-            patience=99, seed=seed, callbacks=(m,))
+            patience=99, seed=seed, bf16=mode=='bf16', callbacks=(m,))
     import torch
     print(json.dumps(dict(threads=torch.get_num_threads(), flushed=share(), tokens=m.tokens, padded=m.padded, seconds=m.seconds, cpu=m.cpu, dropout=m.dropout)))
 
@@ -104,22 +105,38 @@ def reviews(steps, seed):
     r = run('reviews', steps, seed)
     rows = []
     for p in (0., .1):
-        use = [i for i in range(2, len(r['seconds'])) if abs(r['dropout'][i]-p)<1e-9 and r['tokens'][i]==32*256]
+        use = full_steps(r, p)
         rows.append(dict(attention_dropout=p, threads=r['threads'], steps=len(use), tokens_per_s=spread([r['tokens'][i]/r['seconds'][i] for i in use], 0), seconds_per_step=spread([r['seconds'][i] for i in use], 2), cpu_per_step=spread([r['cpu'][i] for i in use], 2)))
     print_table(rows, 'Reviews, 32 of 256 tokens a step')
     return dict(results=rows, faster=round(rows[0]['tokens_per_s']['median']/rows[1]['tokens_per_s']['median']-1, 3))
 
+def full_steps(r, dropout=0.):
+    "Which steps have no padding, behind the two that warm up"
+    return [i for i in range(2, len(r['seconds'])) if abs(r['dropout'][i]-dropout)<1e-9 and r['tokens'][i]==32*256]
+
+def bf16(steps, seed, rounds=3):
+    "Without and with bfloat16 products, in turn"
+    runs = {m: [] for m in ('float','bf16')}
+    for _ in range(rounds):
+        for m in runs: runs[m].append(run(m, steps, seed))
+    speeds = {m: [[r['tokens'][i]/r['seconds'][i] for i in full_steps(r)] for r in rs] for m,rs in runs.items()}
+    rows = [dict(mode=m, runs=rounds, steps=sum(map(len, v)), tokens_per_s=spread(sum(v, []), 0)) for m,v in speeds.items()]
+    times = spread([float(np.median(b)/np.median(f)) for f,b in zip(speeds['float'], speeds['bf16'])], 2)
+    print_table(rows, 'Reviews, 32 of 256 tokens a step')
+    say(f"with --bf16 {times['median']} ({times['low']} to {times['high']}) times as fast")
+    return dict(results=rows, times=times)
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--part', choices=[*FLUSH, 'reviews'], help='only this part')
+    p.add_argument('--part', choices=[*FLUSH, *REVIEWS], help='only this part')
     p.add_argument('--steps', type=int, default=200, help='of the tweets; a multiple of 50')
     p.add_argument('--review-steps', type=int, default=16)
     p.add_argument('--seed', type=int, default=42)
     p.add_argument('--measure', help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.measure: return measure(args.measure, args.steps, args.seed)
-    for part in [args.part] if args.part else [*FLUSH, *(['reviews'] if os.environ.get('SENTIMENT_NB_DATA') else [])]:
-        found = reviews(args.review_steps, args.seed) if part=='reviews' else tweets(part, args.steps, args.seed)
+    for part in [args.part] if args.part else [*FLUSH, *(REVIEWS if os.environ.get('SENTIMENT_NB_DATA') else [])]:
+        found = {'reviews': reviews, 'bf16': bf16}[part](args.review_steps, args.seed) if part in REVIEWS else tweets(part, args.steps, args.seed)
         save('training_speed', args, 'torch transformers accelerate numpy', found, part=part)
 
 if __name__=='__main__': main()

@@ -577,7 +577,7 @@ def format_check(
     rows = [f"{c['capability']:20}{c['kind']:5}{c['n']:>6,}{c['failures']:>9,}  {_share(c | {'value': c['rate']})}" for c in metrics['capabilities']]
     return '\n'.join([f"{p['n_pairs']:,} counterfactual pairs; value [95 % interval]",
         f"  both texts right  {_share(p)}", f"  accuracy          {_share(p['accuracy'])}", '',
-        f"{metrics['n']:,} cases; share that failed [95 % interval]", f"{'':20}{'kind':5}{'cases':>6}{'failed':>9}  {'rate':>6}", *rows,
+        f"{metrics['n']:,} cases; share that failed [95 % interval]", 'MFT: the answer is known; INV: it must stay; DIR: it may move one way only', f"{'':20}{'kind':5}{'cases':>6}{'failed':>9}  {'rate':>6}", *rows,
         *(['', 'The worst failure of each capability:', *(_example(w, metrics['labels']) for w in metrics['worst'])] if examples else [])])
 
 # %% ../nbs/05b_behaviour.ipynb #4e39e91e

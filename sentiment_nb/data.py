@@ -9,7 +9,7 @@ __all__ = ['NAMES', 'SPELLINGS', 'TEXT_COLUMNS', 'LABEL_COLUMNS', 'TWEETS_SHA256
            'load_sentiment140', 'load_hub', 'find_local', 'load_source', 'load_prepared']
 
 # %% ../nbs/01_data.ipynb #0fc7198d
-import codecs, csv, gzip, hashlib, os, re, shlex, tarfile, zipfile
+import codecs, csv, gzip, hashlib, json, os, re, shlex, tarfile, zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -438,6 +438,13 @@ def load_prepared(
     names = {'val': 'validation'}
     try: return DatasetDict({names.get(p.stem, p.stem): _read_parquet(p) if p.suffix=='.parquet' else load_file(p) for p in files})
     except (pa.ArrowException, OSError) as e: raise InputError(f"{folder} is damaged ({str(e).splitlines()[0][:100]}): prepare it again") from None
+
+def _data_record(data):
+    "What `prepare` knew of the data"
+    try:
+        prepared = json.loads((Path(data)/'prepared.json').read_text(encoding='utf-8'))
+        return {k: prepared[k] for k in ('source','rows','sha256')}
+    except (ValueError, KeyError, TypeError): raise InputError(f"{data}/prepared.json is damaged: prepare the data again") from None
 
 def _read_parquet(path):
     "A Parquet file that `datasets` wrote, its features included, mapped from disk"

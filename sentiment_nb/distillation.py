@@ -16,8 +16,9 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 from .cleaning import copy_key
 from .core import InputError, ModelRecord, atomic_folder
+from .data import _data_record
 from .inference import Predictor, _pad, _token_ids, batched
-from .training import _calibrate, _data_record, _finish, _splits, _to_onnx, score, take_subset
+from .training import _calibrate, _finish, _splits, _to_onnx, score, take_subset
 
 # %% ../nbs/07c_distillation.ipynb #795cf50b
 BUCKETS,FACTOR = 1<<17,1_000_003 # Rows for hashed sequences, and the prime of the hash

@@ -373,7 +373,8 @@ def save_ensemble(
     max_loss:float=.003, # Of a cascade: accuracy that may be lost on validation against the slower member, 0 to 1
 ) -> Path: # `out`
     "Fit a rule on validation texts that no member has seen, and save it with its members as one model"
-    from sentiment_nb.training import _data_record, _splits
+    from sentiment_nb.data import _data_record
+    from sentiment_nb.training import _splits
     folders,splits,known = _name_members(folders), _splits(data), _data_record(data)
     names = splits['train'].features['label'].names
     if method not in METHODS: raise InputError(f"method is {method!r}, expected one of {', '.join(METHODS)}")

@@ -10,6 +10,7 @@ __all__ = ['FLOAT_TOLERANCE', 'AGREEMENT', 'SURE_AGREEMENT', 'SURE_MARGIN', 'ACC
 
 # %% ../nbs/07_inference.ipynb #19503e0c
 import csv, hashlib, html, json, logging, os, platform, re, shutil, warnings
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -140,13 +141,18 @@ def fix_ranges(
         step = max(high-low, 1e-9)/255
         graph.initializer.extend([numpy_helper.from_array(np.array(step, np.float32), scale), numpy_helper.from_array(np.array(round(-low/step), np.uint8), zero)])
         replace([node], helper.make_node('QuantizeLinear', [x, scale, zero], [out]))
-    makers,users = {x: n for n in graph.node for x in n.output}, {x: n for n in graph.node for x in n.input}
-    for node in [n for n in graph.node if n.op_type=='MatMulInteger']: # then a cast, and a product with both scales: one operator of ONNX Runtime
-        cast = users[node.output[0]]
-        end = users[cast.output[0]]
+    makers,users,dims = {x: n for n in graph.node for x in n.output}, defaultdict(list), {i.name: list(i.dims) for i in graph.initializer}
+    for n in graph.node:
+        for x in n.input: users[x].append(n)
+    for node in [n for n in graph.node if n.op_type=='MatMulInteger']: # then a cast, a product with both scales, and a bias: one operator of ONNX Runtime
+        cast, = users[node.output[0]]
+        end, = users[cast.output[0]]
         scales = makers[next(x for x in end.input if x!=cast.output[0])]
         (a,b,*zeros),(ascale,bscale) = node.input, scales.input
-        replace([node, cast, scales, end], helper.make_node('MatMulIntegerToFloat', [a, b, ascale, bscale, *zeros], end.output, domain='com.microsoft'))
+        olds,bias,behind = [node, cast, scales, end], [], users[end.output[0]]
+        if len(behind)==1 and behind[0].op_type=='Add': bias = [x for x in behind[0].input if dims.get(x)==dims[b][-1:]]
+        if bias: olds += behind
+        replace(olds, helper.make_node('MatMulIntegerToFloat', [a, b, ascale, bscale, *zeros, *bias], olds[-1].output, domain='com.microsoft'))
     model.opset_import.append(helper.make_opsetid('com.microsoft', 1))
 
 def _quantize(path, out, ids):
@@ -325,7 +331,7 @@ class Predictor:
     "A loaded model: texts in, predictions out"
     def __init__(self,
         folder:str|Path, # A model folder
-        engine:str|None=None, # `int8`, `onnx` or `linear`; None takes the first of them that is there
+        engine:str|None=None, # `int8`, `onnx`, `linear` or `ensemble`; None takes the first of them that is there and passed
         level:float=.95, # How often the set of plausible classes holds the right one, 0.50 to 0.99; where the set has not one class, the answer is uncertain
         cache:int=0, # Answers kept for texts that come again; of the texts only a hash is kept
     ):
@@ -333,7 +339,7 @@ class Predictor:
         self.record = ModelRecord.load(folder)
         if not (.5<=level<=.99 and abs(100*level-round(100*level))<1e-9): raise InputError(f"level is {level}, expected 0.50 to 0.99 in steps of 0.01")
         self.threshold = self.record.conformal.get(f'{level:.2f}')
-        there = ['ensemble'] if self.record.kind=='ensemble' else [e for e,(_,file) in ENGINES.items() if (folder/file).is_file()]
+        there = ['ensemble'] if self.record.kind=='ensemble' else [e for e,(_,file) in ENGINES.items() if (folder/file).is_file() and self.record.engines.get(e, {}).get('passed', True)]
         made = [e for e in ENGINES if self.record.engines.get(e, {}).get('passed') and engine in (None, e)]
         if made and made[0] not in there: raise InputError(f"{folder/ENGINES[made[0]][1]} is missing: copy the model folder again, whole, or export it again")
         if not there: raise InputError(f"{folder} holds no ONNX file, which predictions need: run `sentiment-nb export {folder}` first")
@@ -347,7 +353,7 @@ class Predictor:
     @classmethod
     def from_pretrained(cls,
         folder:str|Path, # A model folder
-        engine:str|None=None, # `int8`, `onnx` or `linear`; None takes the first of them that is there
+        engine:str|None=None, # `int8`, `onnx`, `linear` or `ensemble`; None takes the first of them that is there and passed
         level:float=.95, # As above
         cache:int=0, # As above
     ) -> 'Predictor': # Ready to predict

@@ -186,11 +186,17 @@ def plot_benchmark(
     "Accuracy against texts a second: what lies up and to the right is better"
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(7, 4))[1]
-    several = len({r['model'] for r in found['rows']})>1
-    for r in found['rows']:
+    rows = sorted(found['rows'], key=lambda r: -r['texts_per_second']['median'])
+    front = [r for i,r in enumerate(rows) if all(r['accuracy']['value']>f['accuracy']['value'] for f in rows[:i])]
+    ax.plot([r['texts_per_second']['median'] for r in front], [r['accuracy']['value'] for r in front], '-', color='C0', alpha=.3, zorder=0, label='nothing faster is as accurate')
+    several = len({r['model'] for r in rows})>1
+    for i,r in enumerate(rows):
         x,a,slow = r['texts_per_second'], r['accuracy'], r['way'] in PIPELINES
+        name = f"{r['model']}, {r['way']}" if several else r['way']
         ax.errorbar(x['median'], a['value'], xerr=[[x['median']-x['low']], [x['high']-x['median']]], yerr=[[a['value']-a['low']], [a['high']-a['value']]], fmt='s' if slow else 'o', color='0.55' if slow else 'C0', lw=1, capsize=2)
-        ax.annotate(f"{r['model']}, {r['way']}" if several else r['way'], (x['median'], a['value']), (4, 4), textcoords='offset points', fontsize=8)
+        ax.annotate(r['way'].split()[1] if slow else name, (x['median'], a['value']), (-4 if i==0 else 4, -12 if i%2 else 4), ha='right' if i==0 else 'left', textcoords='offset points', fontsize=8)
+    if any(r['way'] in PIPELINES for r in rows): ax.plot([], [], 's', color='0.55', label='transformers.pipeline, by batch size')
+    ax.legend(fontsize=8)
     ax.set(xscale='log', xlabel='texts a second (log scale)', ylabel='accuracy, 95 % interval', title=f"{found['data']}, n={found['texts']:,}")
     ax.margins(x=.25)
     return ax

@@ -41,7 +41,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import get_last_checkpoint
 from .cleaning import clean_text, prepare
 from .core import InputError, ModelRecord, atomic_folder, cache_dir, check_hub, check_sums, encode, linear_logits, softmax, write_json, write_sums
-from .data import load_prepared, wheel_folder
+from .data import _data_record, load_prepared, wheel_folder
 
 # %% ../nbs/04_training.ipynb #40e9f0a7
 TOKEN = r"[^\W_]+(?:['’][^\W_]+)?|[!?]+|[:;=][-']?[()DPp]" # Words with their apostrophes, runs of ! and ?, simple smileys
@@ -113,13 +113,6 @@ Texts are cleaned by the policy `{policy}` and cut to {max_length} tokens ({trun
 Labels that people or emoticons gave are noisy; irony, other languages and other kinds of text than those of the training are known weaknesses.
 Not meant for decisions about persons.
 ''' # The model card, `README.md` of a model folder
-
-def _data_record(data):
-    "What `prepare` knew of the training data"
-    try:
-        prepared = json.loads((Path(data)/'prepared.json').read_text(encoding='utf-8'))
-        return {k: prepared[k] for k in ('source','rows','sha256')}
-    except (ValueError, KeyError, TypeError): raise InputError(f"{data}/prepared.json is damaged: prepare the data again") from None
 
 def _finish(folder, record, name, rows):
     "Record, card and hashes: the last steps of every training"
@@ -317,11 +310,11 @@ def _weighted_loss(weights):
     return loss
 
 # %% ../nbs/04_training.ipynb #b1366b9d
-def _arguments(folder, lr, epochs, batch_size, seed, report_to):
+def _arguments(folder, lr, epochs, batch_size, seed, report_to, bf16):
     return TrainingArguments(output_dir=str(folder), learning_rate=lr, num_train_epochs=epochs, per_device_train_batch_size=batch_size, per_device_eval_batch_size=64,
         weight_decay=.01, warmup_steps=.1, lr_scheduler_type='linear', train_sampling_strategy='group_by_length', eval_strategy='epoch', save_strategy='epoch',
         save_total_limit=1, load_best_model_at_end=True, metric_for_best_model='macro_f1', seed=seed, report_to=report_to, logging_steps=25,
-        disable_tqdm=True, dataloader_pin_memory=torch.cuda.is_available(), log_level='error')
+        disable_tqdm=True, bf16=bf16, use_cpu=bf16 and not torch.cuda.is_available(), dataloader_pin_memory=torch.cuda.is_available(), log_level='error')
 
 def _checkpoint(folder, settings, resume):
     "The checkpoint to go on from, or None after removing what an earlier run left"
@@ -352,11 +345,17 @@ def _load_encoder(folder, labels, max_length):
     except (OSError, ValueError, KeyError, SafetensorError) as e:
         raise InputError(f"the encoder in {folder} cannot be loaded ({type(e).__name__}: {str(e).strip().splitlines()[0][:120]}). {OFFLINE}") from None
 
-def _check_settings(positive, seed, report_to):
+def _has_bf16():
+    "Whether this machine multiplies bfloat16 numbers itself"
+    if torch.cuda.is_available(): return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(getattr(torch.cpu, 'get_capabilities', dict)().get(k) for k in ('avx512_bf16','amx_bf16'))
+
+def _check_settings(positive, seed, report_to, bf16):
     "Refuse numbers that no run can mean"
     for name,value in positive.items():
         if value is not None and value<=0: raise InputError(f"{name} is {value}, expected a number above 0")
     if seed<0: raise InputError(f"seed is {seed}, expected 0 or more")
+    if bf16 and not _has_bf16(): raise InputError("bf16 is asked for, expected a GPU or a processor with bfloat16 products (AVX512-BF16 or AMX): leave --bf16 out, here it would be slower")
     if report_to not in ('none','all', *INTEGRATION_TO_CALLBACK): raise InputError(f"report_to is {report_to!r}, expected none or one of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}")
 
 def freeze(
@@ -384,6 +383,7 @@ def train_transformer(
     class_weights:bool=False, # Let rare classes count more in the loss
     freeze_layers:int|None=None, # Leave the embeddings and this many of the lowest layers as they are; None trains all
     patience:int=2, # Stop after this many epochs without a better macro F1
+    bf16:bool=False, # Matrix products in bfloat16: nearly twice as fast on long texts, where the GPU or processor has them
     resume:bool=False, # Go on from the last checkpoint of an interrupted run
     report_to:str='none', # `tensorboard`, `wandb` or another tracker that transformers knows
     callbacks:tuple=(), # Further `TrainerCallback`s
@@ -391,7 +391,7 @@ def train_transformer(
     "Fine-tune an encoder with a classification head (Devlin et al. 2019) and save it in the standard layout"
     torch.set_flush_denormal(True)
     out = Path(out)
-    _check_settings(dict(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, limit=limit, patience=patience), seed, report_to)
+    _check_settings(dict(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, limit=limit, patience=patience), seed, report_to, bf16)
     lr = learning_rate or LEARNING_RATES.get(str(model), 2e-5)
     with atomic_folder(out) as tmp:
         splits = _splits(data)
@@ -401,14 +401,14 @@ def train_transformer(
         net,tokenizer = _load_encoder(encoder, labels, max_length)
         if freeze_layers is not None: freeze(net, freeze_layers)
         record = ModelRecord('transformer', str(model), labels, policy, max_length, truncation, seed=seed, data=_data_record(data))
-        record.settings = dict(epochs=epochs, learning_rate=lr, batch_size=batch_size, limit=limit, balanced=balanced, class_weights=class_weights, freeze_layers=freeze_layers, patience=patience)
+        record.settings = dict(epochs=epochs, learning_rate=lr, batch_size=batch_size, limit=limit, balanced=balanced, class_weights=class_weights, freeze_layers=freeze_layers, patience=patience, bf16=bf16)
         train = take_subset(splits['train'], limit, balanced, seed)
         sets = {'train': tokenize(train, tokenizer, record), 'validation': tokenize(splits['validation'], tokenizer, record)}
         weights = torch.tensor(compute_class_weight('balanced', classes=np.arange(len(labels)), y=train['label'][:]), dtype=torch.float32) if class_weights else None
         checkpoints = out.absolute().with_name(f'.{out.name}.checkpoints')
         last = _checkpoint(checkpoints, record.settings | dict(model=str(model), max_length=max_length, truncation=truncation, policy=policy, seed=seed, data=record.data['sha256']), resume)
         progress = Progress(float(np.mean([len(i) for i in sets['train']['input_ids'][:]])))
-        trainer = Trainer(net, _arguments(checkpoints, lr, epochs, batch_size, seed, report_to), DataCollatorWithPadding(tokenizer), sets['train'], sets['validation'], tokenizer,
+        trainer = Trainer(net, _arguments(checkpoints, lr, epochs, batch_size, seed, report_to, bf16), DataCollatorWithPadding(tokenizer), sets['train'], sets['validation'], tokenizer,
             compute_metrics=lambda p: score(p.label_ids, p.predictions), compute_loss_func=_weighted_loss(weights) if class_weights else None,
             callbacks=[progress, SaveTenths(), EarlyStoppingCallback(patience), *callbacks])
         trainer.remove_callback(PrinterCallback)

@@ -48,7 +48,7 @@ def test_found_under_the_hub_name(cached, trained):
 
 @pytest.mark.slow
 def test_same_labels_everywhere(trained, tiny):
-    "transformers.pipeline, PyTorch and both ONNX engines see the model alike"
+    "transformers.pipeline, PyTorch and the float ONNX graph see the model alike"
     from sentiment_nb.cleaning import clean_text
     from sentiment_nb.data import load_prepared
     from sentiment_nb.inference import Predictor

@@ -120,6 +120,13 @@ def test_label_map_of_another_size(kind, labels, quick, altered):
     model = altered(f'{quickstart_folder()}{kind}' if kind else quick.model, labels=labels)
     with pytest.raises(InputError, match=f'2 classes, sentiment_nb.json names {len(labels)}'): Predictor(model)
 
+def test_a_file_that_failed_the_gate_is_not_taken(quick, altered):
+    "An int8 file that came back behind the gate's back is left alone"
+    engines = ModelRecord.load(quick.model).engines
+    model = altered(quick.model, engines=engines | {'int8': engines['int8'] | {'passed': False}})
+    assert Predictor(model).engine=='onnx'
+    with pytest.raises(InputError, match="no engine 'int8', only onnx"): Predictor(model, 'int8')
+
 # The gate
 
 def write_random(folder, texts, outliers=False):
