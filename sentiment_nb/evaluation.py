@@ -326,6 +326,7 @@ def conformal_summary(
     thresholds:dict[str,float], # Level to the smallest probability of a class in the set, from `fit_conformal`
 ) -> pd.DataFrame: # A row for each level: `threshold`, shares of texts, and `accuracy` of those that are not uncertain
     "What prediction sets hold: the right class, none, one or several (split conformal prediction: Vovk et al. 2005)"
+    probs,labels = check_probs(probs, labels, _ORDERS[np.shape(probs)[-1]==3])
     true,rows = probs[np.arange(len(labels)), labels], {}
     for level,t in thresholds.items():
         size = (probs>=t).sum(-1)
@@ -354,6 +355,7 @@ def choose_threshold(
 ) -> float: # 0 to 1: positive is what lies above it
     "The threshold with the smallest total cost (Elkan 2001, doi:10.5555/1642194.1642224)"
     _check_costs(probs, cost_fp, cost_fn)
+    probs,labels = check_probs(probs, labels, _ORDERS[0])
     order = np.argsort(probs[:,1])
     p,y = probs[order,1], labels[order]
     cost = cost_fn*np.append(0, np.cumsum(y)) + cost_fp*np.append(np.cumsum((1-y)[::-1])[::-1], 0) # called negative: the first 0, 1, 2 … texts
@@ -372,6 +374,7 @@ def expected_cost(
 ) -> dict: # Cost per text as `{"value", "low", "high"}`
     "What a threshold costs per text, with a 95 % interval"
     _check_costs(probs, cost_fp, cost_fn)
+    probs,labels = check_probs(probs, labels, _ORDERS[0])
     cm = count_confusions(labels, (probs[:,1]>threshold).astype(int), 2)
     cost = lambda t: (cost_fp*t[...,0,1] + cost_fn*t[...,1,0])/cm.sum()
     return _interval(cost(cm), cost(_resample(cm, n_boot, seed)))
