@@ -48,7 +48,7 @@ def originals(args):
     write(found.assign(label=np.array(NAMES)[found.label]), 'data/cad/originals.csv')
 
 def mix(args):
-    "The training pairs, and as many reviews of IMDb that stand in no pair, so that nothing is forgotten; for validation the dev pairs, and reviews that no model was trained on"
+    "The training pairs, and as many reviews of IMDb that stand in no pair, or --reviews of them, so that nothing is forgotten; for validation the dev pairs, and reviews that no model was trained on"
     splits = load_prepared(args.data)
     for name,split,part in (('train','train','train'), ('val','validation','dev')):
         pairs = load_pairs(Path(args.pairs)/f'{part}_paired.tsv')

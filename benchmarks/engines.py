@@ -55,11 +55,11 @@ def runner(path, **kw):
 def session_per_core(path, cores):
     "As many sessions as cores, each batch by one that is free"
     free = SimpleQueue()
-    for _ in range(cores): free.put(session(path))
+    for _ in range(cores): free.put(runner(path))
     def run(batch):
-        s = free.get()
-        try: return s.run(None, batch)[0]
-        finally: free.put(s)
+        one = free.get()
+        try: return one(batch)
+        finally: free.put(one)
     return run
 
 def ask_ahead(texts, run, encode_all, chunk=64):

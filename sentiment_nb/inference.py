@@ -149,9 +149,9 @@ def fix_ranges(
         end, = users[cast.output[0]]
         scales = makers[next(x for x in end.input if x!=cast.output[0])]
         (a,b,*zeros),(ascale,bscale) = node.input, scales.input
-        olds,bias,behind = [node, cast, scales, end], [], users[end.output[0]]
-        if len(behind)==1 and behind[0].op_type=='Add': bias = [x for x in behind[0].input if dims.get(x)==dims[b][-1:]]
-        if bias: olds += behind
+        behind = users[end.output[0]]
+        bias = [x for x in behind[0].input if dims.get(x)==dims[b][-1:]] if [n.op_type for n in behind]==['Add'] else []
+        olds = [node, cast, scales, end, *(behind if bias else [])]
         replace(olds, helper.make_node('MatMulIntegerToFloat', [a, b, ascale, bscale, *zeros, *bias], olds[-1].output, domain='com.microsoft'))
     model.opset_import.append(helper.make_opsetid('com.microsoft', 1))
 
