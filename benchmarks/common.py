@@ -1,5 +1,5 @@
 "What every benchmark records: hardware, versions, command, date, seed; and a readable table"
-import json, os, platform, shutil, statistics, sys
+import json, os, platform, shlex, shutil, statistics, sys
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -63,13 +63,13 @@ def save(
     "Write `results/NAME.json`, and beside it what was printed"
     path = RESULTS/f'{name}.json'
     RESULTS.mkdir(exist_ok=True)
-    facts = dict(command=' '.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *sys.argv[1:]]), date=datetime.now(timezone.utc).strftime('%Y-%m-%d'),
+    facts = dict(command=shlex.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *sys.argv[1:]]), date=datetime.now(timezone.utc).strftime('%Y-%m-%d'),
         seed=getattr(args, 'seed', None), load_before=LOAD, hardware=hardware(), versions={p: _version(p) for p in ('sentiment_nb', *packages.split())})
     old = json.loads(path.read_text(encoding='utf-8')) if part and path.exists() else {}
     new = old | {part: facts | results} if part else facts | results
     path.write_text(json.dumps(new, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
     text = path.with_name(f"{name}{'-' + part if part else ''}.txt")
-    about = f"{facts['command']}\n{facts['date']}, {facts['hardware']['cpu']}, {facts['hardware']['cores']} cores, load before {LOAD}, Python {facts['hardware']['python']}\n"
+    about = f"{facts['command']}\n{facts['date']}, {facts['hardware']['cpu']}, {facts['hardware']['cores']} cores, load before {LOAD}, Python {facts['hardware']['python']}{'' if facts['seed'] is None else ', seed %d' % facts['seed']}\n"
     text.write_text(about + '\n'.join(LINES) + '\n', encoding='utf-8')
     LINES.clear()
     print(f'\nwritten to benchmarks/results/{path.name} and {text.name}')

@@ -11,7 +11,7 @@ __all__ = ['HANDLE', 'MASKED', 'BANDS', 'BAND_ROWS', 'count_nulls', 'mask_text',
            'count_groups', 'out_of_fold_probs', 'find_suspects', 'noise_share']
 
 # %% ../nbs/02_eda.ipynb #9e603a69
-import hashlib, re
+import hashlib, re, warnings
 from collections import Counter
 from zlib import crc32
 import matplotlib.pyplot as plt
@@ -19,8 +19,6 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 import seaborn as sns
-from cleanlab.count import num_label_issues
-from cleanlab.filter import find_label_issues
 from datasets import DatasetDict
 from datasketch import MinHash, MinHashLSH
 from scipy.sparse import coo_array
@@ -32,6 +30,9 @@ from tokenizers import Tokenizer
 from wordcloud import WordCloud
 from .core import NOT_WORDS, InputError, split_words, wilson
 from .data import NAMES
+with warnings.catch_warnings(): # cleanlab silences every warning of the process when it is imported
+    from cleanlab.count import num_label_issues
+    from cleanlab.filter import find_label_issues
 
 # %% ../nbs/02_eda.ipynb #55b862a0
 def _table(d): return d.with_format('arrow')[:]

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['NEGATION', 'QUESTION', 'SMILEY', 'check_probs', 'count_confusions', 'score_confusions', 'metric_intervals',
            'warn_doubtful', 'score_probs', 'prob_intervals', 'plot_roc', 'ece', 'reference_ece', 'ece_interval',
-           'measure_calibration', 'describe_calibration', 'plot_reliability', 'conformal_summary', 'choose_threshold',
-           'expected_cost', 'majority_probs', 'vader_probs', 'mcnemar', 'paired_difference', 'plot_learning_curve',
-           'plot_confusion_matrix', 'slice_length', 'slice_negation', 'slice_question', 'slice_emoji', 'find_words',
-           'slice_rare_words', 'score_slices', 'plot_slices', 'evaluate', 'format_results', 'format_report',
-           'tabulate_predictions', 'card_metadata', 'format_card', 'write_report']
+           'measure_calibration', 'describe_calibration', 'plot_reliability', 'conformal_summary', 'conformal_splits',
+           'choose_threshold', 'expected_cost', 'majority_probs', 'vader_probs', 'mcnemar', 'paired_difference',
+           'plot_learning_curve', 'plot_confusion_matrix', 'slice_length', 'slice_negation', 'slice_question',
+           'slice_emoji', 'find_words', 'slice_rare_words', 'score_slices', 'plot_slices', 'evaluate', 'format_results',
+           'format_report', 'tabulate_predictions', 'card_metadata', 'format_card', 'write_report']
 
 # %% ../nbs/05_evaluation.ipynb #d51ee79f
 import re, textwrap, warnings
+from collections.abc import Callable
 from functools import cache
 from itertools import permutations
 from pathlib import Path
@@ -342,6 +343,22 @@ def _doubts(metrics):
         f"{c['uncertain']:.1%} are uncertain" + (f", of the others {c['accuracy']:.1%} are right." if c['single'] else '.'))
     return ' '.join(say(*c) for c in metrics.get('conformal', {}).items())
 
+# %% ../nbs/05_evaluation.ipynb #5c1f0a01
+def conformal_splits(
+    probs:np.ndarray, # Calibrated probabilities, (n_texts, n_classes)
+    labels:np.ndarray, # True classes, (n_texts,), integers
+    fit:Callable[[np.ndarray,np.ndarray],dict[str,float]], # From probabilities and labels to thresholds: `fit_conformal`
+    levels:tuple[str,...]=('0.80','0.90','0.95','0.99'), # Which of its levels to judge
+    n_splits:int=100, # Random cuts
+    seed:int=0, # Of the first cut; each has its own
+) -> pd.DataFrame: # As `conformal_summary`, a row for each cut and level
+    "Prediction sets by thresholds of one random half, judged on the other"
+    def cut(i):
+        a,b = np.array_split(np.random.default_rng(seed+i).permutation(len(labels)), 2)
+        thresholds = fit(probs[a], labels[a])
+        return conformal_summary(probs[b], labels[b], {l: thresholds[l] for l in levels})
+    return pd.concat([cut(i) for i in range(n_splits)])
+
 # %% ../nbs/05_evaluation.ipynb #dd203b30
 def _check_costs(probs, cost_fp, cost_fn):
     if np.ndim(probs)!=2 or probs.shape[1]!=2: raise InputError(f"probs has the shape {np.shape(probs)}, expected (n_texts, 2): one threshold separates two classes only")
@@ -502,9 +519,9 @@ def slice_length(
     return pd.Categorical.from_codes((n>a).astype(int)+(n>b), [f'up to {a} words', f'{a+1} to {b} words', f'over {b} words'])
 
 # %% ../nbs/05_evaluation.ipynb #22e56aea
-NEGATION = re.compile(r"n['’]t\b|\b(?:no|not|never|none|nobody|nothing|nowhere|neither|nor|cannot|without|hardly|barely|(?:ca|wo|do|did|does|is|was|are|were|could|would|should|have|has|had|ai)nt)\b", re.I) # English
+NEGATION = re.compile(r"n['’]t\b|\b(?:no|not|never|none|nobody|nothing|nowhere|neither|nor|cannot|without|hardly|barely|(?:ca|wo|do|did|does|is|was|are|were|could|would|should|have|has|had|ai)nt)\b") # English, of a text in lower case
 QUESTION = re.compile(r'\?')
-SMILEY = re.compile(r"(?<!\w)[:;=][-']?[()DPp](?!\w)|<3") # The common ones, made of characters
+SMILEY = re.compile(r"[:;=](?<!\w.)[-']?[()DPp](?!\w)|<3") # The common ones, made of characters
 
 def _slice_by(found, yes, no): return pd.Categorical.from_codes(np.logical_not(found).astype(int), [yes, no])
 
@@ -512,7 +529,7 @@ def slice_negation(
     texts:list[str], # Raw texts, English
 ) -> pd.Categorical: # `negation` or `no negation`
     "Texts with a word of negation"
-    return _slice_by([bool(NEGATION.search(t)) for t in texts], 'negation', 'no negation')
+    return _slice_by([bool(NEGATION.search(t.lower())) for t in texts], 'negation', 'no negation')
 
 def slice_question(
     texts:list[str], # Raw texts

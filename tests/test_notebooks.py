@@ -117,6 +117,11 @@ def test_imports_are_declared(path):
     assert not undeclared(tree.body, base if path.stem in light else base | extras)
     assert not undeclared(ast.walk(tree), base | extras)
 
+def test_imports_silence_no_warning():
+    "Some libraries do when they are imported"
+    script = f"import warnings, {', '.join(f'sentiment_nb.{p.stem}' for p in modules)}; warnings.warn('still heard')"
+    assert 'still heard' in subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True, cwd=root).stderr
+
 slow_chapters = [p for p in chapters if any(re.search(r'^#\|\s*slow\b', s, re.M) for s in code(p))]
 
 @pytest.mark.slow
@@ -128,16 +133,17 @@ def test_slow_cells(path):
     assert passed
 
 choice = re.compile(r"^(source, ?(?:encoder, ?)?rows) = .*$", re.M)
+chosen = [p for p in chapters if any(choice.search(s) for s in code(p))]
 
 @pytest.mark.slow
 @pytest.mark.skipif('SENTIMENT_NB_DATA' not in os.environ, reason='SENTIMENT_NB_DATA names the folder with the large data sets')
-@each([p for p in chapters if any(choice.search(s) for s in code(p))])
-def test_chapter_on_reviews(path, tmp_path):
-    "The cell at the top of a chapter may be changed: 2,000 reviews instead of all tweets"
+@pytest.mark.parametrize('path, source', [(p, 'imdb') for p in chosen] + [(p, 'sentiment140') for p in chosen if room(p) == 'eda'], ids=lambda v: getattr(v, 'stem', v))
+def test_chapter_on_other_texts(path, source, tmp_path):
+    "The cell at the top of a chapter may be changed: 2,000 rows of another source instead of all tweets"
     copy = shutil.copytree(root/'nbs', tmp_path/'nbs')/path.name
     for beside in ('benchmarks','sentiment_nb'): (tmp_path/beside).symlink_to(root/beside)
     nb = json.loads(path.read_text(encoding='utf-8'))
-    for c in nb['cells']: c['source'] = choice.sub(lambda m: f"{m[1]} = 'imdb', {'' if 'encoder' not in m[1] else repr('minilm') + ', '}2000", ''.join(c['source']))
+    for c in nb['cells']: c['source'] = choice.sub(lambda m: f"{m[1]} = {source!r}, {'' if 'encoder' not in m[1] else repr('minilm') + ', '}2000", ''.join(c['source']))
     copy.write_text(json.dumps(nb), encoding='utf-8')
     passed, _ = run_nb(copy, basepath=tmp_path)
     assert passed
