@@ -519,9 +519,9 @@ def slice_length(
     return pd.Categorical.from_codes((n>a).astype(int)+(n>b), [f'up to {a} words', f'{a+1} to {b} words', f'over {b} words'])
 
 # %% ../nbs/05_evaluation.ipynb #22e56aea
-NEGATION = re.compile(r"n['’]t\b|\b(?:no|not|never|none|nobody|nothing|nowhere|neither|nor|cannot|without|hardly|barely|(?:ca|wo|do|did|does|is|was|are|were|could|would|should|have|has|had|ai)nt)\b") # English, of a text in lower case
+NEGATION = re.compile(r"n['’]t\b|\b(?:no|not|never|none|nobody|nothing|nowhere|neither|nor|cannot|without|hardly|barely|(?:ca|wo|do|did|does|is|was|are|were|could|would|should|have|has|had|ai)nt)\b") # English, of text in lower case: ignoring case takes three times as long
 QUESTION = re.compile(r'\?')
-SMILEY = re.compile(r"[:;=](?<!\w.)[-']?[()DPp](?!\w)|<3") # The common ones, made of characters
+SMILEY = re.compile(r"[:;=](?<!\w.)[-']?[()DPp](?!\w)|<3") # The common ones, made of characters; a mark first, then what is before it: twice as fast
 
 def _slice_by(found, yes, no): return pd.Categorical.from_codes(np.logical_not(found).astype(int), [yes, no])
 
