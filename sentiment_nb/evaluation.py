@@ -546,9 +546,14 @@ def slice_emoji(
 # %% ../nbs/05_evaluation.ipynb #1ce142b0
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 
+_APART = str.maketrans({c: ' ' for c in map(chr, range(128)) if not c.isalpha() and c!="'"})
+
 def _words(text):
     if any(mark in text for mark in ('@', '://', 'www.')): text = mask_users(mask_urls(text, ' '), ' ')
-    return set(_WORD.findall(text.lower()))
+    text = text.lower()
+    if not text.isascii(): return set(_WORD.findall(text))
+    found = set(text.translate(_APART).split()) # the same words in half the time, but for the place of apostrophes
+    return {w for t in found for w in (_WORD.findall(t) if "'" in t else [t])}
 
 def find_words(
     texts:list[str], # Raw texts, for instance all that a model was trained on
