@@ -22,7 +22,8 @@ def once(model, data):
     start = time.perf_counter()
     from sentiment_nb import cli, evaluation
     own,dictionary = [], []
-    for part in ('__init__','predict_proba'): setattr(cli.Predictor, part, timed(getattr(cli.Predictor, part), own))
+    cli.Predictor.predict_proba = timed(cli.Predictor.predict_proba, own)
+    cli.Predictor = timed(cli.Predictor, own) # loading, where the command does it: members of an ensemble are part of that
     evaluation.vader_probs = timed(evaluation.vader_probs, dictionary)
     with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()) as printed: cli.evaluate(model, data, out=f'{out}/report', baselines=[model], json=True)
     total = time.perf_counter()-start
