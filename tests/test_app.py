@@ -317,13 +317,13 @@ WRONG = {'empty.csv': (b'', 'is empty'), 'header.csv': (b'text,id\n', 'a header 
     'broken.jsonl': (b'{"text": "fine"}\n{"te\n', 'cannot be read'), 'short.csv': (b'id,text\n1,fine\n2\n', 'row 2: has no text'), '**b** `c` <i>.csv': (b'', '**b** `c` <i>.csv is empty')}
 
 def test_wrong_files(visit, server, tmp_path):
-    "A sentence for each, and after them all a good one works"
+    "A sentence for each, which names it, and after them all a good one works"
     v = visit(server, 'file')
     for name,(content,says) in WRONG.items():
         (tmp_path/name).write_bytes(content)
         v.upload(tmp_path/name)
-        said = until(lambda: [s for s in v.says() if says.replace('`', '') in s], 30) # noqa: B023
-        assert len(said)==1 and '\n' not in said[0] and '/tmp' not in said[0] and not v.button('Predict').count(), said
+        said = until(lambda: [s for s in v.says() if s.startswith(name.replace('`', ''))], 30) # noqa: B023
+        assert len(said)==1 and says.replace('`', '') in said[0] and '\n' not in said[0] and '/tmp' not in said[0] and not v.button('Predict').count(), said
         v.no_traceback()
     v.upload(write(tmp_path/'good.csv', [['text'],['fine']]))
     v.predict().done()
