@@ -125,16 +125,28 @@ def _format_engine(name, e):
     accuracy = f"; accuracy {100*e['accuracy_change']:+.1f} points" if 'accuracy_change' in e else ''
     return f"{name:<5}{verdict}: labels agree on {e['agreement']:.2%} of {e['n']:,} texts, and on {e['sure_agreement']:.2%} of {e['sure']:,} sure ones{accuracy}; largest difference of a logit {e['max_difference']:.4f}"
 
+def _adopted(model, out, labels, data):
+    "A model folder of this package; what is none yet becomes one at `out`"
+    if (Path(model)/'sentiment_nb.json').is_file():
+        if out or labels: raise InputError(f"{model} is a model folder of sentiment_nb already, and is exported where it is: leave --out and --labels out")
+        return Path(model)
+    if Path(model).parent.is_dir(): find_model(model) # a path, not a hub id
+    from sentiment_nb.training import adopt_classifier
+    return adopt_classifier(model, out or f"models/{Path(model).name}", parse_labels(labels), data)
+
 def export(
-    model:str, # Model folder
-    data:str|None=None, # Prepared data on whose validation texts and labels the engines are compared; by default the embedded tweets, without labels
+    model:str, # Model folder; or a classifier from elsewhere, a folder that transformers saved or a hub id, of which one is made first
+    data:str|None=None, # Prepared data on whose validation texts and labels the engines are compared, and a classifier from elsewhere is calibrated; by default the embedded tweets, without labels
     int8:bool=True, # Make the int8 file as well
+    out:str|None=None, # For a classifier from elsewhere: the model folder to write; models/NAME by default
+    labels:str|None=None, # For a classifier from elsewhere: what its classes mean, for instance LABEL_0=negative,LABEL_1=positive
 ):
     "Write ONNX and int8 files, each checked against the model it came from"
     from sentiment_nb.inference import export_onnx
-    folder = find_model(model)
-    texts,labels = _parity_texts(data, ModelRecord.load(folder).labels)
-    for name,e in export_onnx(folder, texts, int8, labels).items(): print(_format_engine(name, e))
+    folder = _adopted(model, out, labels, data)
+    texts,right = _parity_texts(data, ModelRecord.load(folder).labels)
+    for name,e in export_onnx(folder, texts, int8, right).items(): print(_format_engine(name, e))
+    if folder!=Path(model): print(f"written to {folder}\nnext: sentiment-nb evaluate {folder} {data or 'DATA'}")
 
 # %% ../nbs/10_cli.ipynb #00005063
 def _stored(folder, texts, labels):

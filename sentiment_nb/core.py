@@ -204,7 +204,7 @@ class ModelRecord:
     ) -> 'ModelRecord':
         "Read `sentiment_nb.json` and refuse what this version cannot know"
         path = Path(folder)/'sentiment_nb.json'
-        if not path.is_file(): raise InputError(f"{folder} is not a model folder (no sentiment_nb.json): train one with `sentiment-nb quickstart` or `train`")
+        if not path.is_file(): raise InputError(f"{folder} is not a model folder (no sentiment_nb.json): train one with `sentiment-nb quickstart` or `train`, or take over what transformers saved with `sentiment-nb export`")
         try: d = json.loads(path.read_text(encoding='utf-8'))
         except ValueError: raise InputError(f"{path} is not valid JSON: copy the model folder again") from None
         if not isinstance(d, dict) or not isinstance(d.get('format'), int): raise InputError(f"{path} has no format number: copy the model folder again")

@@ -57,14 +57,23 @@ def keep_first_token(
     return True
 
 # %% ../nbs/07_inference.ipynb #966a6eba
+def _quota(group):
+    "How many cores' time the processes of a control group may use together; without a limit, or where there is no such group, infinite"
+    try:
+        share,period = (group/'cpu.max').read_text().split() if (group/'cpu.max').is_file() else ((group/f'cpu.cfs_{n}_us').read_text() for n in ('quota','period'))
+        return float('inf') if share=='max' or int(share)<0 else int(share)/int(period)
+    except (OSError, ValueError): return float('inf')
+
 def count_cpus(
-    quota:str|Path='/sys/fs/cgroup/cpu.max', # Where Linux writes the share of its container
+    groups:str|Path='/sys/fs/cgroup', # Where Linux has its control groups
+    own:str|Path='/proc/self/cgroup', # Where it names those of this process
 ) -> int: # At least 1
-    "Cores that this process may use: by its affinity, and by the quota of its container"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    try: share,period = Path(quota).read_text().split()
-    except (OSError, ValueError): return cores
-    return cores if share=='max' else max(1, min(cores, round(int(share)/int(period))))
+    "Cores that this process may use: by its affinity, and by the quotas of its container or service (cgroups of version 2 or 1)"
+    cores,root = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1, Path(groups)
+    lines = [line.split(':', 2) for line in Path(own).read_text().splitlines()] if Path(own).is_file() else []
+    mine = [Path(kind and 'cpu', path.strip('/')) for _,kind,path in lines if not kind or 'cpu' in kind.split(',')]
+    least = min(_quota(root/p) for p in [Path('cpu'), *(p for m in mine for p in (m, *m.parents))])
+    return max(1, min(cores, round(least))) if least<cores else cores
 
 def _session(path):
     "ONNX Runtime on one core for each batch, without fusing sum and layer norm, which gained nothing in the measurement of 07d"

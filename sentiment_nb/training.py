@@ -6,8 +6,8 @@
 __all__ = ['TOKEN', 'LINEAR_CS', 'CARD', 'MINILM_SHA256', 'HUB_IDS', 'LEARNING_RATES', 'OFFLINE', 'MASKED', 'linear_weighting',
            'nb_ratio', 'fit_linear', 'score', 'fit_temperature', 'fit_calibration', 'fit_conformal', 'choose_linear',
            'train_linear', 'find_encoder', 'tokenize', 'take_subset', 'Progress', 'SaveTenths', 'freeze',
-           'train_transformer', 'torch_logits', 'torch_to_onnx', 'train_frozen', 'train_model', 'train_quickstart',
-           'quickstart_folder', 'quickstart_logits']
+           'train_transformer', 'torch_logits', 'torch_to_onnx', 'train_frozen', 'adopt_classifier', 'train_model',
+           'train_quickstart', 'quickstart_folder', 'quickstart_logits']
 
 # %% ../nbs/04_training.ipynb #a6bfd7a1
 import inspect, json, re, shutil, sys, time, warnings
@@ -41,7 +41,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import get_last_checkpoint
 from .cleaning import clean_text, prepare
 from .core import InputError, ModelRecord, atomic_folder, cache_dir, check_hub, check_sums, encode, linear_logits, softmax, write_json, write_sums
-from .data import _data_record, load_prepared, wheel_folder
+from .data import NAMES, _data_record, _norm, load_prepared, map_labels, wheel_folder
 
 # %% ../nbs/04_training.ipynb #40e9f0a7
 TOKEN = r"[^\W_]+(?:['’][^\W_]+)?|[!?]+|[:;=][-']?[()DPp]" # Words with their apostrophes, runs of ! and ?, simple smileys
@@ -328,19 +328,28 @@ def _checkpoint(folder, settings, resume):
     folder.mkdir(parents=True)
     write_json(file, settings)
 
+def _most_tokens(net):
+    "How many tokens an encoder has positions for; None if it counts none"
+    padding = getattr(getattr(getattr(net.base_model, 'embeddings', None), 'position_embeddings', None), 'padding_idx', None)
+    most = getattr(net.config, 'max_position_embeddings', None)
+    return most and most - (0 if padding is None else padding+1) # RoBERTa counts from behind its padding
+
+def _check_length(net, max_length):
+    most = _most_tokens(net) or max_length
+    if not 4<=max_length<=most: raise InputError(f"max_length is {max_length}, expected 4 to {most} tokens for this encoder")
+
 def _load_model(folder, labels, max_length):
     "The encoder with a fresh head for `labels`"
     config = AutoConfig.from_pretrained(folder, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={n: i for i,n in enumerate(labels)})
     for name in {'attention_probs_dropout_prob','attention_dropout'} & set(vars(config)): setattr(config, name, 0.)
     with _quiet(): net = AutoModelForSequenceClassification.from_pretrained(folder, config=config, ignore_mismatched_sizes=True, use_safetensors=True)
-    padding = getattr(getattr(getattr(net.base_model, 'embeddings', None), 'position_embeddings', None), 'padding_idx', None)
-    limit = getattr(config, 'max_position_embeddings', max_length) - (0 if padding is None else padding+1) # RoBERTa counts from behind its padding
-    if not 4<=max_length<=limit: raise InputError(f"max_length is {max_length}, expected 4 to {limit} tokens for this encoder")
+    _check_length(net, max_length)
     return net
 
-def _load_encoder(folder, labels, max_length):
-    "Network and tokenizer, or one line about what is wrong with their files"
-    try: return _load_model(folder, labels, max_length), AutoTokenizer.from_pretrained(folder)
+@contextmanager
+def _told(folder):
+    "One line about what is wrong with an encoder's files"
+    try: yield
     except InputError: raise
     except (OSError, ValueError, KeyError, SafetensorError) as e:
         raise InputError(f"the encoder in {folder} cannot be loaded ({type(e).__name__}: {str(e).strip().splitlines()[0][:120]}). {OFFLINE}") from None
@@ -398,7 +407,7 @@ def train_transformer(
         labels = splits['train'].features['label'].names
         encoder = find_encoder(model)
         set_seed(seed)
-        net,tokenizer = _load_encoder(encoder, labels, max_length)
+        with _told(encoder): net,tokenizer = _load_model(encoder, labels, max_length), AutoTokenizer.from_pretrained(encoder)
         if freeze_layers is not None: freeze(net, freeze_layers)
         record = ModelRecord('transformer', str(model), labels, policy, max_length, truncation, seed=seed, data=_data_record(data))
         record.settings = dict(epochs=epochs, learning_rate=lr, batch_size=batch_size, limit=limit, balanced=balanced, class_weights=class_weights, freeze_layers=freeze_layers, patience=patience, bf16=bf16)
@@ -523,6 +532,62 @@ def train_frozen(
         _to_onnx(_Pooled(net, _torch_head(fits[C])), tmp/'onnx'/'model.onnx')
         tokenizer.save_pretrained(tmp)
         _finish(tmp, record, Path(out).name, len(y['train']))
+    return Path(out)
+
+# %% ../nbs/04_training.ipynb #5ad0c1a1
+def _load_classifier(folder):
+    "Network, with the head that it was saved with, and tokenizer"
+    with _quiet(): net,found = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True, use_safetensors=True)
+    if found['missing_keys']: raise InputError(f"{folder} holds an encoder without the layer that classifies: fine-tune it with `sentiment-nb train`")
+    if net.config.problem_type not in (None,'single_label_classification') or net.config.num_labels<2:
+        raise InputError(f"{folder} was trained for {net.config.problem_type or 'regression'}, expected one of two or more classes for each text: give another model")
+    return net, AutoTokenizer.from_pretrained(folder)
+
+def _order_classes(net, labels):
+    "Put the classes of a network into this package's order, and name them as it does"
+    names = [net.config.id2label[i] for i in range(net.config.num_labels)]
+    known = map_labels(names, labels)
+    found = [known[n] for n in map(_norm, names)]
+    if len(set(found))<len(found): raise InputError(f"the classes {', '.join(names)} mean {', '.join(found)}, expected each once: give a model with two or three classes")
+    order = sorted(range(len(found)), key=lambda i: NAMES.index(found[i]))
+    head = [m for m in net.modules() if isinstance(m, torch.nn.Linear) and m.out_features==len(names)][-1]
+    for p in head.parameters(): p.data = p.data[order]
+    net.config.id2label = dict(enumerate(found[i] for i in order))
+    net.config.label2id = {n: i for i,n in net.config.id2label.items()}
+
+def _calibrate_on(folder, record, data):
+    "Calibrate a model on the validation texts of prepared data, and note that it has seen those"
+    val,known = _splits(data)['validation'], _data_record(data)
+    names = val.features['label'].names
+    if names!=record.labels: raise InputError(f"{data} holds texts labelled {', '.join(names)}, the model knows {', '.join(record.labels)}: prepare the data with --classes {len(record.labels)}")
+    logits,y = torch_logits(folder, val['text'][:]), val['label'][:]
+    record.metrics['validation'] = score(y, logits)
+    _calibrate(record, logits, y)
+    record.data = {'source': f"unknown, calibrated on {known['source']}", 'sha256': {f: h for f,h in known['sha256'].items() if f.startswith('val')}}
+    record.save(folder)
+    write_sums(folder)
+
+def adopt_classifier(
+    model:str|Path, # A folder that transformers saved, or a hub id: an encoder that somebody fine-tuned to classify sentiment
+    out:str|Path, # The model folder to write
+    labels:dict[str,str]|None=None, # From its names of the classes to negative, neutral, positive; None recognises the usual spellings
+    data:str|Path|None=None, # Prepared data on whose validation texts it is calibrated; None leaves its probabilities as they are
+    max_length:int|None=None, # Tokens kept of each text; None takes as many as it has positions for
+) -> Path: # `out`
+    "Somebody else's classifier as a model folder, its classes in order and calibrated"
+    encoder = find_encoder(model)
+    with atomic_folder(out) as tmp:
+        with _told(encoder): net,tokenizer = _load_classifier(encoder)
+        _order_classes(net, labels)
+        max_length = max_length or _most_tokens(net) or 512
+        _check_length(net, max_length)
+        record = ModelRecord('transformer', str(model), list(net.config.id2label.values()), max_length=max_length, data={'source': 'unknown'})
+        tokenizer.model_max_length = max_length
+        with _quiet(): net.save_pretrained(tmp)
+        tokenizer.save_pretrained(tmp)
+        record.save(tmp)
+        write_sums(tmp)
+        if data: _calibrate_on(tmp, record, data)
     return Path(out)
 
 # %% ../nbs/04_training.ipynb #45528760

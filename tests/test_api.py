@@ -132,7 +132,8 @@ def test_uvicorn_app(tiny, tmp_path):
     with running(tiny.model, tmp_path, '-m', 'uvicorn', 'sentiment_nb.api:app', '--port', '0', ready='Uvicorn running') as s:
         assert well(s) and s.client.get('/readyz').status_code==200
         assert s.client.get('/predict?text=quokka').status_code==405
-        assert 'quokka' not in s.log.read_text() and '"path": "/predict"' in s.log.read_text()
+        until(lambda: '"path": "/predict"' in s.log.read_text()) # written after the answer
+        assert 'quokka' not in s.log.read_text()
 
 def test_docs(service, browser):
     "Each example is sent with a click and answered, and nothing comes from elsewhere"
@@ -282,7 +283,8 @@ def test_hang_up_frees_the_place(service):
     until(lambda: metric(service, 'queue_texts')<4*MAX_TEXTS)
     assert metric(service, 'queue_texts')>0, 'the engine was done before anything could be seen'
     assert [answered(c)[0] for c in first]==[200]*4
-    assert metric(service, 'queue_texts')==0 and '"status": 499' in service.log.read_text() and well(service)
+    until(lambda: metric(service, 'queue_texts')==0 and '"status": 499' in service.log.read_text())
+    assert well(service)
 
 def test_full_queue(tiny, tmp_path):
     "By one rule for one text and for many: 503 and when to come again; those inside are answered; soon all is as before"
@@ -390,8 +392,9 @@ def test_nan_is_an_error_and_harms_nobody_else(tiny, tmp_path):
         assert [r.status_code for r in found]==[500 if i==7 else 200 for i in range(20)]
         assert found[7].json()['error']['type']=='model_failed' and found[7].headers['x-request-id'] in found[7].json()['error']['message']
         assert s.client.post('/predict', json={'text': 'a zebra', 'explain': True}).status_code==500 and well(s)
+        until(lambda: s.log.read_text().count('RuntimeError')>1)
         log = s.log.read_text()
-        assert found[7].headers['x-request-id'] in log and 'RuntimeError' in log and 'inference.py' in log
+        assert found[7].headers['x-request-id'] in log and 'inference.py' in log
         assert not [w for w in ('zebra', 'quokka', 'love') if w in log]
 
 QUOTING = '''
@@ -409,7 +412,8 @@ def test_message_of_an_error_stays_out_of_the_log(tiny, tmp_path):
     with running(tiny.model, tmp_path, '-c', QUOTING) as s:
         found = s.client.post('/predict', json={'text': 'a zebra'})
         assert found.status_code==500 and 'zebra' not in found.text and well(s)
-        assert 'ValueError' in s.log.read_text() and 'zebra' not in s.log.read_text()
+        until(lambda: 'ValueError' in s.log.read_text())
+        assert 'zebra' not in s.log.read_text()
 
 def test_no_text_in_the_log(service):
     "Neither from a body, right or wrong, nor from a path, a query, a header or a cookie"

@@ -1,5 +1,6 @@
 "The path of `--model distilbert`, on a real pretrained DistilBERT that a hub's local cache holds."
 import importlib.util
+import shutil
 
 import numpy as np
 import pytest
@@ -68,6 +69,17 @@ def test_every_command_reports(trained):
     train, export, evaluate, predict = trained[1]
     assert 'validation accuracy' in train and 'onnx passed' in export and predict.startswith('Prediction: ')
     assert (trained[0]/'report'/'metrics.json').exists() and 'macro' in evaluate
+
+@pytest.mark.slow
+def test_somebody_elses_classifier(trained, tiny, tmp_path):
+    "A fine-tuned model that the hub's cache holds under a name of its own is taken over by that name"
+    repo = tmp_path/'hub'/'models--someone--sentiment'
+    (repo/'refs').mkdir(parents=True)
+    (repo/'refs'/'main').write_text('0'*40)
+    shutil.copytree(trained[0]/'model', repo/'snapshots'/('0'*40), ignore=shutil.ignore_patterns('sentiment_nb.json', 'SHA256SUMS', 'onnx'))
+    commands = [f'export someone/sentiment --data {tiny.data}', 'predict --model models/sentiment --text lovely']
+    printed, attempts = run_many([c.split() for c in commands], trained[0], HF_HOME=str(tmp_path), HF_HUB_OFFLINE='1')
+    assert attempts==[] and 'onnx passed' in printed[0] and 'written to models/sentiment' in printed[0] and printed[1].startswith('Prediction: ')
 
 def test_script_writes_a_hub_cache(cached, tmp_path, monkeypatch, capsys):
     "`python benchmarks/distilbert_layout.py OUT` writes the same, and says how it is used"

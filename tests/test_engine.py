@@ -1,5 +1,6 @@
 "Whatever comes, the engine answers, or says before the first prediction why it cannot; alone or in any company; in memory that does not grow."
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from conftest import environ
 from sentiment_nb.core import InputError, ModelRecord, write_sums
 from sentiment_nb.data import load_prepared
-from sentiment_nb.inference import Predictor, explain, export_onnx, exported_quickstart
+from sentiment_nb.inference import Predictor, _write_rows, explain, export_onnx, exported_quickstart
 from sentiment_nb.training import quickstart_folder
 from tokenizers import BertWordPieceTokenizer
 
@@ -186,14 +187,50 @@ assert i==int(sys.argv[3])
 print(*seen)
 '''
 
-@pytest.mark.skipif(sys.platform!='linux', reason='reads /proc')
-@pytest.mark.slow
-def test_memory_stays_flat(splits, tmp_path):
-    "200,000 texts from a generator: after the first 20,000, resident memory stays within 5 %"
-    model = write_random(tmp_path/'m', splits['train']['text'][:500])
+FILE = '''
+import sys
+from sentiment_nb.inference import Predictor, predict_file
+def resident():
+    with open('/proc/self/status') as f: return next(int(line.split()[1]) for line in f if line.startswith('VmRSS'))
+def watch(rows):
+    for i,r in enumerate(rows, 1):
+        yield r
+        if i%1000==0: seen.append(resident())
+seen = []
+assert predict_file(Predictor(sys.argv[1]), sys.argv[2], sys.argv[3], progress=watch)==200_000
+print(*seen)
+'''
+
+@pytest.fixture(scope='module')
+def streams(splits, tmp_path_factory):
+    "A tiny random encoder, and words to make texts of"
+    model = write_random(tmp_path_factory.mktemp('streams')/'m', splits['train']['text'][:500])
     export_onnx(model, splits['train']['text'][:200])
-    words = ' '.join(sorted({w for t in splits['train']['text'][:300] for w in t.split() if w.isascii() and w.isalpha()}))
-    run = subprocess.run([sys.executable, '-c', STREAM, str(model), words, '200000'], env=environ(), capture_output=True, text=True, check=True)
+    return model, sorted({w for t in splits['train']['text'][:300] for w in t.split() if w.isascii() and w.isalpha()})
+
+def flat(*args):
+    "Run a script that prints its resident memory for every 1,000 of 200,000 texts: after the first 20,000 it stays within 5 %"
+    run = subprocess.run([sys.executable, '-c', *map(str, args)], env=environ(), capture_output=True, text=True, check=True)
     seen = np.array(run.stdout.split(), float)/1024
     print(f'{seen[19]:.1f} MB after 20,000 texts, then {seen[20:].min():.1f} to {seen[20:].max():.1f}')
     assert len(seen)==200 and seen[20:].max()<1.05*seen[19]
+
+linux = pytest.mark.skipif(sys.platform!='linux', reason='reads /proc')
+
+@linux
+@pytest.mark.slow
+def test_memory_stays_flat(streams):
+    "Texts from a generator"
+    model, words = streams
+    flat(STREAM, model, ' '.join(words), 200_000)
+
+@linux
+@pytest.mark.slow
+@pytest.mark.parametrize('suffix', ['csv', 'jsonl', 'parquet'])
+def test_memory_of_a_file_stays_flat(suffix, streams, tmp_path):
+    "A file read, answered and written in the same format"
+    model, words = streams
+    rng = random.Random(0)
+    rows = ({'id': i, 'text': ' '.join(rng.choices(words, k=rng.choice((1, 2, 4, 8, 40))))} for i in range(200_000))
+    _write_rows(tmp_path/f'in.{suffix}', ['id', 'text'], rows, None)
+    flat(FILE, model, tmp_path/f'in.{suffix}', tmp_path/f'out.{suffix}')

@@ -11,7 +11,7 @@ from sentiment_nb.cleaning import clean_text
 from sentiment_nb.core import InputError, ModelRecord, encode, write_sums
 from sentiment_nb.data import load_prepared
 from sentiment_nb.inference import FLOAT_TOLERANCE, Predictor, explain_gradients, export_onnx
-from sentiment_nb.training import quickstart_folder, torch_logits, train_transformer
+from sentiment_nb.training import adopt_classifier, quickstart_folder, torch_logits, train_transformer
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
 POSITIONS = 50 # of which two, up to the padding's own number, stay unused
@@ -91,6 +91,14 @@ def test_pipeline_agrees(roberta):
     theirs = pipeline('text-classification', str(roberta.model))(list(texts))
     assert len(ours)>30 and [p.label for p in ours]==[p['label'] for p in theirs]
     assert np.allclose([p.confidence for p in ours], [p['score'] for p in theirs], atol=1e-3)
+
+def test_taken_over(roberta, tmp_path):
+    "What transformers needs of the folder is enough: the same scores, and as many tokens as there are positions"
+    shutil.copytree(roberta.model, tmp_path/'theirs', ignore=shutil.ignore_patterns('sentiment_nb.json', 'SHA256SUMS', 'onnx'))
+    model, short = adopt_classifier(tmp_path/'theirs', tmp_path/'m'), [t for t,p in zip(roberta.texts, Predictor(roberta.model, 'onnx').predict(roberta.texts)) if not p.truncated]
+    record = ModelRecord.load(model)
+    assert (record.labels, record.max_length, record.data, record.conformal)==(['negative', 'positive'], POSITIONS-2, {'source': 'unknown'}, {})
+    assert len(short)>100 and np.array_equal(torch_logits(model, short), torch_logits(roberta.model, short))
 
 def test_a_megabyte(roberta):
     "One word of a million letters, which has to be merged pair by pair"
