@@ -14,6 +14,7 @@ __all__ = ['NEGATION', 'QUESTION', 'SMILEY', 'check_probs', 'count_confusions', 
 # %% ../nbs/05_evaluation.ipynb #d51ee79f
 import re, textwrap, warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import permutations
 from pathlib import Path
@@ -653,11 +654,14 @@ def evaluate(
     baselines = dict(baselines or {})
     if texts is not None and 'vader' not in baselines: baselines['vader'] = vader_probs(texts, k)
     baselines = {name: check_probs(p, labels, names, what=name)[0] for name,p in baselines.items()}
-    head,per_class,calibration = _headline(probs, labels, n_boot, seed)
+    with ThreadPoolExecutor() as pool: # numpy lets others compute while it does
+        asked = {name: pool.submit(_beside, probs, labels, p, n_boot, seed, model, name) for name,p in baselines.items()}
+        head,per_class,calibration = _headline(probs, labels, n_boot, seed)
+        compared = {name: f.result() for name,f in asked.items()}
     return dict(model=model, n=len(labels), labels=list(names)) | head | dict(
         per_class=dict(zip(names, per_class)), confusion_matrix=count_confusions(labels, preds, k).tolist(), calibration=calibration,
         slices=_records(score_slices(probs, labels, texts, extra, vocabulary, n_boot=n_boot, seed=seed)) if texts is not None else [],
-        baselines={name: _beside(probs, labels, p, n_boot, seed, model, name) for name,p in baselines.items()},
+        baselines=compared,
         bootstrap=dict(n_boot=n_boot, seed=seed))
 
 # %% ../nbs/05_evaluation.ipynb #ae3b431e
