@@ -1,11 +1,12 @@
 """What makes the engine fast, and what did not? One thing is changed at a time where that is possible, and every variant does the same work on the same texts, in turns.
 
 Method: one process; every round asks each variant once for all texts, tokenizing and cleaning included; texts a second with their range, and the ratio to the default computed round by round.
-`same labels` is the share of texts on which a variant agrees with the float graph. Variants of other libraries are tried where they are installed (`pip install openvino nncf`).
+`same labels` is the share of texts on which a variant agrees with the float graph. Variants of other libraries are tried where they are installed (`pip install openvino nncf`, and `torchao` with a C++ compiler).
 
     python benchmarks/engines.py --model models/quickstart --data data/quickstart
     python benchmarks/engines.py --model models/imdb-8000 --data data/imdb-nocad --limit 40 --part reviews --only 'pipeline, batch'
     python benchmarks/engines.py --model models/imdb-8000 --data data/imdb-nocad --limit 40 --part distilbert --shape distilbert --only 'pipeline, batch'
+    python benchmarks/engines.py --limit 300 --part compiled --only compiled 'pipeline, batch' 'torch, batches'
 """
 import argparse, importlib.util, json, statistics, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
@@ -152,6 +153,27 @@ def openvino_run(path, work, samples, int8):
         return compiled(padded)[0][:n]
     return run
 
+def compiled_run(model, samples, int8=False, bf16=False):
+    "PyTorch's compiler with batch and length free; int8 by PyTorch 2 Export Quantization for x86, with ranges from samples"
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from torch._inductor import config
+    config.freezing = True # weights are packed once
+    net,dims = AutoModelForSequenceClassification.from_pretrained(model).eval(), {0: torch.export.Dim('batch', min=1, max=4096), 1: torch.export.Dim('length', min=2, max=512)}
+    tensors = lambda batch: tuple(map(torch.from_numpy, batch.values()))
+    with torch.no_grad():
+        graph = torch.export.export(net, (), dict(zip(samples[0], tensors(_pad([[1,2,3]]*2)))), dynamic_shapes={k: dims for k in samples[0]}).module()
+        if int8:
+            from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+            from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import X86InductorQuantizer, get_default_x86_inductor_quantization_config
+            graph = prepare_pt2e(graph, X86InductorQuantizer().set_global(get_default_x86_inductor_quantization_config()))
+            for s in samples: graph(**dict(zip(s, tensors(s))))
+            graph = convert_pt2e(graph)
+    fast = torch.compile(graph, dynamic=True)
+    def run(batch):
+        with torch.no_grad(), torch.autocast('cpu', torch.bfloat16, enabled=bf16): return fast(**dict(zip(batch, tensors(batch)))).logits.float().numpy()
+    return run
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--model', default='models/quickstart')
@@ -193,15 +215,18 @@ def main():
             'no padding at all': variant(pack=one_length)}
         ways |= {f'{n:,} tokens a batch': variant(pack=partial(pack_batches, budget=n)) for n in (128, 512, 1024, 4096)}
         ways['torch, batches as the default, all cores'] = variant(torch_run(model), each=map)
+        samples = [_pad([i]) for i in encode_all(texts[:100])]
+        if importlib.util.find_spec('torchao'):
+            for n,kind in {'float': {}, 'bfloat16': dict(bf16=True), 'int8': dict(int8=True), 'int8, the rest bfloat16': dict(int8=True, bf16=True)}.items():
+                ways[f'torch, compiled, {n}'] = variant(compiled_run(model, samples, **kind), pack=partial(pack_batches, budget=512), each=map)
         pipelines = {f'pipeline, batch {b}, {t} thread{"s" if t>1 else ""}': pipeline_ask(model, record, b, t) for b in (1, 8, 32) for t in {1, cores}}
         ways |= pipelines
         if importlib.util.find_spec('openvino'):
-            samples = [_pad([i]) for i in encode_all(texts[:100])]
             ways['OpenVINO, float'] = variant(openvino_run(work/'float.onnx', work, samples, False), each=map)
             if importlib.util.find_spec('nncf'): ways['OpenVINO, NNCF int8'] = variant(openvino_run(work/'float.onnx', work, samples, True), each=map)
         ways = {n: w for n,w in ways.items() if n in ('the default','float') or any(o in n for o in args.only) and not any(o in n for o in args.skip)}
         seconds,labels = {n: [] for n in ways}, {}
-        for n,w in ways.items(): labels[n] = w(texts).argmax(1) # not counted
+        for n,w in [*ways.items()]*2: labels[n] = w(texts).argmax(1) # not counted; twice, because PyTorch's compiler compiles once more when others have
         for _ in range(args.rounds):
             for n,w in ways.items():
                 start = time.perf_counter()
@@ -214,6 +239,6 @@ def main():
     rows = [{'variant': n, 'texts/s': spread([len(texts)/s for s in ss], 1), 'times the default': spread([b/s for b,s in zip(seconds['the default'], ss)], 2), **({'times the best pipeline': spread([b/s for b,s in zip(best, ss)], 2)} if best else {}), 'same labels': float((labels[n]==labels['float']).mean())} for n,ss in seconds.items()]
     say(f'{len(texts):,} texts of {np.mean([len(i) for i in ids]):.0f} tokens, {args.rounds} rounds, {cores} cores; cleaning and tokenizing take {share:.1%} of the default\'s time')
     print_table(rows)
-    save('engines', args, 'onnxruntime tokenizers onnx torch transformers openvino nncf', dict(texts=len(texts), tokens=float(np.mean([len(i) for i in ids])), tokenizing_share=share, rows=rows), args.part)
+    save('engines', args, 'onnxruntime tokenizers onnx torch transformers openvino nncf torchao', dict(texts=len(texts), tokens=float(np.mean([len(i) for i in ids])), tokenizing_share=share, rows=rows), args.part)
 
 if __name__=='__main__': main()
