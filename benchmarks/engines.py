@@ -1,7 +1,8 @@
 """What makes the engine fast, and what did not? One thing is changed at a time where that is possible, and every variant does the same work on the same texts, in turns.
 
 Method: one process; every round asks each variant once for all texts, tokenizing and cleaning included; texts a second with their range, and the ratio to the default computed round by round.
-`same labels` is the share of texts on which a variant agrees with the float graph. Variants of other libraries are tried where they are installed (`pip install openvino nncf`, and `torchao` with a C++ compiler).
+`same labels` is the share of texts on which a variant agrees with the float graph. Variants of other libraries are tried where they are installed (`pip install openvino nncf`, and `torchao` with a C++ compiler); their int8 has its
+ranges from the first hundred of the texts that are judged, which can only favour them.
 
     python benchmarks/engines.py --model models/quickstart --data data/quickstart
     python benchmarks/engines.py --model models/imdb-8000 --data data/imdb-nocad --limit 40 --part reviews --only 'pipeline, batch'

@@ -130,9 +130,13 @@ def _adopted(model, out, labels, data):
     if (Path(model)/'sentiment_nb.json').is_file():
         if out or labels: raise InputError(f"{model} is a model folder of sentiment_nb already, and is exported where it is: leave --out and --labels out")
         return Path(model)
-    if Path(model).parent.is_dir(): find_model(model) # a path, not a hub id
+    if Path(model).parent.is_dir() or Path(model).parts[0]=='models': find_model(model) # a path, not a hub id
     from sentiment_nb.training import adopt_classifier
-    return adopt_classifier(model, out or f"models/{Path(model).name}", parse_labels(labels), data)
+    folder = Path(out or f'models/{Path(model).resolve().name}')
+    if not out and (folder/'sentiment_nb.json').is_file() and ModelRecord.load(folder).base!=str(model): raise InputError(f"{folder} holds another model, and would be replaced: name a folder by --out")
+    adopt_classifier(model, folder, parse_labels(labels), data)
+    if not data: warnings.warn(f"{folder} is not calibrated, and never says that it is uncertain: give prepared data by --data", stacklevel=2)
+    return folder
 
 def export(
     model:str, # Model folder; or a classifier from elsewhere, a folder that transformers saved or a hub id, of which one is made first

@@ -9,7 +9,7 @@ __all__ = ['FLOOR', 'METHOD_NAMES', 'METHODS', 'CARD', 'refit_probs', 'stack_mem
            'unseen_probs', 'save_ensemble']
 
 # %% ../nbs/06_ensemble.ipynb #0a128678
-import json, shutil, time
+import json, shutil, time, warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -276,7 +276,9 @@ def check_member(
     if record.kind=='ensemble': raise InputError(f"{folder} is an ensemble, whose weights know the validation texts: give its members instead")
     if record.labels!=labels: raise InputError(f"{folder} has the classes {', '.join(record.labels)}, the data has {', '.join(labels)}: members need the same classes in the same order")
     if mine==_hash(trained, 'train'): raise InputError(f"the validation texts are those that {folder} was trained on, so it would be trusted for its memory: give the data it was prepared with")
+    if not trained: raise InputError(f"nobody here knows what {folder} was trained on, perhaps these validation texts: export it again with this --data, which calibrates it, and judge the ensemble on the test split")
     if mine!=_hash(trained, 'validation'): raise InputError(f"{folder} was trained on another split or other data ({record.data.get('source', 'unknown')}) and may have seen these validation texts: train all members on the same prepared data")
+    if not _hash(trained, 'train'): warnings.warn(f"nobody here knows what {folder} was trained on: if these validation texts were among it, the ensemble trusts it too much. Judge it on the test split", stacklevel=2)
     return record
 
 # %% ../nbs/06_ensemble.ipynb #128d2a1f

@@ -69,10 +69,10 @@ def count_cpus(
     own:str|Path='/proc/self/cgroup', # Where it names those of this process
 ) -> int: # At least 1
     "Cores that this process may use: by its affinity, and by the quotas of its container or service (cgroups of version 2 or 1)"
-    cores,root = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1, Path(groups)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     lines = [line.split(':', 2) for line in Path(own).read_text().splitlines()] if Path(own).is_file() else []
     mine = [Path(kind and 'cpu', path.strip('/')) for _,kind,path in lines if not kind or 'cpu' in kind.split(',')]
-    least = min(_quota(root/p) for p in [Path('cpu'), *(p for m in mine for p in (m, *m.parents))])
+    least = min(_quota(Path(groups)/p) for p in [Path(), Path('cpu'), *(p for m in mine for p in (m, *m.parents))])
     return max(1, min(cores, round(least))) if least<cores else cores
 
 def _session(path):

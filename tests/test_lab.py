@@ -1,4 +1,4 @@
-"The chapters in a real JupyterLab, in a real browser: *Run All*, save, and nothing in the repository has changed, but for numbers that another processor rounds otherwise."
+"The chapters in a real JupyterLab, in a real browser: *Run All*, save, and nothing in the repository has changed but numbers, which another processor rounds otherwise."
 import json
 import os
 import re
@@ -53,11 +53,11 @@ def until(holds, seconds, say=lambda: ''):
     return got
 
 def words(text):
-    "A notebook without the numbers in its outputs, and the pictures drawn from them"
+    "A notebook without the numbers in its outputs, the blanks that align them, and the pictures drawn from them"
     nb = json.loads(text)
     for c in nb['cells']:
         for o in c.get('outputs', []): o.get('data', {}).pop('image/png', None)
-        if 'outputs' in c: c['outputs'] = re.sub(r'(\\n|[\s\d.,e+%–-])+', ' ', json.dumps(c['outputs'], ensure_ascii=False))
+        if 'outputs' in c: c['outputs'] = re.sub(r'(\\n|\s|--+)+', ' ', re.sub(r'[-+]?\d[\d,.]*(e[-+]?\d+)?', '#', json.dumps(c['outputs'], ensure_ascii=False)))
     return nb
 
 def click(page, *labels):

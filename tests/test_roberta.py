@@ -100,6 +100,21 @@ def test_taken_over(roberta, tmp_path):
     assert (record.labels, record.max_length, record.data, record.conformal)==(['negative', 'positive'], POSITIONS-2, {'source': 'unknown'}, {})
     assert len(short)>100 and np.array_equal(torch_logits(model, short), torch_logits(roberta.model, short))
 
+def test_three_classes_taken_over(roberta, tmp_path):
+    "In an order of their own, of which negative, neutral, positive is no mirror image"
+    import torch
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+    shutil.copytree(roberta.encoder, tmp_path/'theirs')
+    net = RobertaForSequenceClassification(RobertaConfig.from_pretrained(roberta.encoder, num_labels=3, id2label={0: 'neutral', 1: 'positive', 2: 'negative'})).eval()
+    net.save_pretrained(tmp_path/'theirs')
+    model = adopt_classifier(tmp_path/'theirs', tmp_path/'m')
+    record = ModelRecord.load(model)
+    assert record.labels==['negative', 'neutral', 'positive']
+    texts = roberta.texts[:20]
+    ids, _ = encode(Tokenizer.from_file(str(model/'tokenizer.json')), [clean_text(t) for t in texts], record.max_length)
+    with torch.inference_mode(): theirs = np.concatenate([net(torch.tensor([i])).logits.numpy() for i in ids])
+    assert np.allclose(torch_logits(model, texts), theirs[:,[2, 0, 1]], atol=1e-5)
+
 def test_a_megabyte(roberta):
     "One word of a million letters, which has to be merged pair by pair"
     assert Predictor(roberta.model).predict('ب'*10**6).truncated
