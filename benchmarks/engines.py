@@ -161,18 +161,18 @@ def compiled_run(model, samples, int8=False, bf16=False):
     from torch._inductor import config
     config.freezing = True # weights are packed once
     net,dims = AutoModelForSequenceClassification.from_pretrained(model).eval(), {0: torch.export.Dim('batch', min=1, max=4096), 1: torch.export.Dim('length', min=2, max=512)}
-    tensors = lambda batch: tuple(map(torch.from_numpy, batch.values()))
+    tensors = lambda batch: {k: torch.from_numpy(v) for k,v in batch.items()}
     with torch.no_grad():
-        graph = torch.export.export(net, (), dict(zip(samples[0], tensors(_pad([[1,2,3]]*2)))), dynamic_shapes={k: dims for k in samples[0]}).module()
+        graph = torch.export.export(net, (), tensors(_pad([[1,2,3]]*2)), dynamic_shapes={k: dims for k in samples[0]}).module()
         if int8:
             from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
             from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import X86InductorQuantizer, get_default_x86_inductor_quantization_config
             graph = prepare_pt2e(graph, X86InductorQuantizer().set_global(get_default_x86_inductor_quantization_config()))
-            for s in samples: graph(**dict(zip(s, tensors(s))))
+            for s in samples: graph(**tensors(s))
             graph = convert_pt2e(graph)
     fast = torch.compile(graph, dynamic=True)
     def run(batch):
-        with torch.no_grad(), torch.autocast('cpu', torch.bfloat16, enabled=bf16): return fast(**dict(zip(batch, tensors(batch)))).logits.float().numpy()
+        with torch.no_grad(), torch.autocast('cpu', torch.bfloat16, enabled=bf16): return fast(**tensors(batch)).logits.float().numpy()
     return run
 
 def main():

@@ -560,17 +560,15 @@ def _order_classes(net, labels):
     net.config.id2label = dict(enumerate(found[i] for i in order))
     net.config.label2id = {n: i for i,n in net.config.id2label.items()}
 
-def _calibrate_on(folder, record, data):
+def _calibrate_on(net, tokenizer, record, data):
     "Calibrate a model on the validation texts of prepared data, and note that it has seen those"
     val,known = _splits(data)['validation'], _data_record(data)
     names = val.features['label'].names
     if names!=record.labels: raise InputError(f"{data} holds texts labelled {', '.join(names)}, the model knows {', '.join(record.labels)}: prepare the data with --classes {len(record.labels)}, or leave --data out")
-    logits,y = torch_logits(folder, val['text'][:]), val['label'][:]
+    logits,y = _forward(_Logits(net), tokenizer, tokenize(val, tokenizer, record)['input_ids'][:]), val['label'][:]
     record.metrics['validation'] = score(y, logits)
     _calibrate(record, logits, y)
     record.data = {'source': f"unknown, calibrated on {known['source']}", 'sha256': {f: h for f,h in known['sha256'].items() if f.startswith('val')}}
-    record.save(folder)
-    write_sums(folder)
 
 def adopt_classifier(
     model:str|Path, # A folder that transformers saved, or a hub id: an encoder that somebody fine-tuned to classify sentiment
@@ -588,12 +586,12 @@ def adopt_classifier(
         max_length = max_length or min(_most_tokens(net) or 512, tokenizer.model_max_length, 512)
         _check_length(net, max_length)
         record = ModelRecord('transformer', str(model), list(net.config.id2label.values()), max_length=max_length, data={'source': 'unknown'})
+        if data: _calibrate_on(net, tokenizer, record, data)
         tokenizer.model_max_length = max_length
         with _quiet(): net.save_pretrained(tmp)
         tokenizer.save_pretrained(tmp)
         record.save(tmp)
         write_sums(tmp)
-        if data: _calibrate_on(tmp, record, data)
     return Path(out)
 
 # %% ../nbs/04_training.ipynb #45528760

@@ -172,31 +172,29 @@ def test_an_earlier_int8_file_is_not_kept(splits, tmp_path):
 
 # Memory
 
-STREAM = '''
+RESIDENT = '''
 import random, sys
-from sentiment_nb.inference import Predictor
+from sentiment_nb.inference import Predictor, predict_file
 def resident():
     with open('/proc/self/status') as f: return next(int(line.split()[1]) for line in f if line.startswith('VmRSS'))
+seen = []
+'''
+
+STREAM = RESIDENT + '''
 def texts(n, rng=random.Random(0)):
     for _ in range(n): yield ' '.join(rng.choices(words, k=rng.choice((1, 2, 4, 8, 40))))
 words = sys.argv[2].split()
-seen = []
 for i,p in enumerate(Predictor(sys.argv[1]).predict_iter(texts(int(sys.argv[3]))), 1):
     if i%1000==0: seen.append(resident())
 assert i==int(sys.argv[3])
 print(*seen)
 '''
 
-FILE = '''
-import sys
-from sentiment_nb.inference import Predictor, predict_file
-def resident():
-    with open('/proc/self/status') as f: return next(int(line.split()[1]) for line in f if line.startswith('VmRSS'))
+FILE = RESIDENT + '''
 def watch(rows):
     for i,r in enumerate(rows, 1):
         yield r
         if i%1000==0: seen.append(resident())
-seen = []
 assert predict_file(Predictor(sys.argv[1]), sys.argv[2], sys.argv[3], progress=watch)==200_000
 print(*seen)
 '''
