@@ -1,9 +1,12 @@
 """What does each cleaning rule give? One rule of `minimal` is changed at a time, and the model is trained and judged again.
 
-Method: only training texts are used, never a test split; rows of the prepared train and validation splits, by folds for the linear model and by one split for MiniLM. The same
-rows are held out for every variant, so that each is compared with `minimal` text by text: the difference in accuracy with its 95 % interval (paired bootstrap) and McNemar's p.
-Rules that cannot reach a model are left out: an uncased tokenizer lower-cases by itself. For the linear model the penalty is the one that validation chose for `minimal`.
-For MiniLM `minimal` is trained with a second seed too, and each variant is compared with both: the interval allows for other texts, not for another training.
+Method: only training texts are used, never a test split; rows of the prepared train and validation splits, by
+folds for the linear model and by one split for MiniLM. The same rows are held out for every variant, so that each
+is compared with `minimal` text by text: the difference in accuracy with its 95 % interval (paired bootstrap) and
+McNemar's p. Rules that cannot reach a model are left out: an uncased tokenizer lower-cases by itself. For the
+linear model the penalty is the one that validation chose for `minimal`. For MiniLM `minimal` is trained with a
+second seed too, and each variant is compared with both: the interval allows for other texts, not for another
+training.
 
     python benchmarks/ablation.py --part tweets                                   # linear; also sentiment140, imdb
     python benchmarks/ablation.py --part minilm --variants minimal ftfy           # in pieces: answers are kept in --work
@@ -13,7 +16,7 @@ from pathlib import Path
 import ftfy
 import numpy as np
 from common import print_table, save
-from sentiment_nb.cleaning import POLICIES, prepare, remove_emojis, shorten_elongations, strip_punctuation
+from sentiment_nb.cleaning import POLICIES, prepare_data, remove_emojis, shorten_elongations, strip_punctuation
 from sentiment_nb.data import load_prepared
 from sentiment_nb.evaluation import mcnemar, paired_difference
 from sentiment_nb.training import fit_linear, linear_weighting
@@ -23,9 +26,18 @@ def without(*names): return tuple(r for r in MINIMAL if r.__name__ not in names)
 def instead(old, new): return tuple(new if r.__name__==old else r for r in MINIMAL)
 def no_apostrophes(text): return text.replace("'", ' ').replace('’', ' ')
 
-VARIANTS = {'minimal': MINIMAL, 'raw text': (), 'entities and tags left': without('unescape_html', 'strip_tags'), 'emojis left': without('emojis_to_words'), 'emojis removed': instead('emojis_to_words', remove_emojis),
-    'links and users left': without('mask_urls', 'mask_users'), 'elongation shortened': (*MINIMAL, shorten_elongations), 'punctuation removed': (*MINIMAL, strip_punctuation), 'apostrophes removed': (*MINIMAL, no_apostrophes),
-    'mojibake repaired': (ftfy.fix_text, *MINIMAL), 'classic': POLICIES['classic']}
+VARIANTS = {
+    'minimal': MINIMAL,
+    'raw text': (),
+    'entities and tags left': without('unescape_html', 'strip_tags'),
+    'emojis left': without('emojis_to_words'),
+    'emojis removed': instead('emojis_to_words', remove_emojis),
+    'links and users left': without('mask_urls', 'mask_users'),
+    'elongation shortened': (*MINIMAL, shorten_elongations),
+    'punctuation removed': (*MINIMAL, strip_punctuation),
+    'apostrophes removed': (*MINIMAL, no_apostrophes),
+    'mojibake repaired': (ftfy.fix_text, *MINIMAL),
+    'classic': POLICIES['classic']}
 
 POLICIES['as it comes'] = () # MiniLM's texts are cleaned here, not by the model
 
@@ -39,33 +51,43 @@ def clean(texts, variant):
 def rows_of(source, work):
     "Training and validation texts with their labels"
     folder = Path(work)/source
-    if not folder.is_dir(): prepare(source, folder)
+    if not folder.is_dir(): prepare_data(source, folder)
     splits = load_prepared(folder)
-    return sum((splits[s]['text'][:] for s in ('train','validation')), []), np.concatenate([splits[s]['label'][:] for s in ('train','validation')])
+    parts = [splits[s] for s in ('train','validation')]
+    texts = sum((p['text'][:] for p in parts), [])
+    return texts, np.concatenate([p['label'][:] for p in parts])
 
 def linear_answers(texts, y, variant, folds, C):
     "Out-of-fold predictions, each by a model fitted on the other folds"
     from sklearn.model_selection import StratifiedKFold
-    x,found = np.array(clean(texts, variant), dtype=object), np.full(len(y), -1)
-    for fit,held in list(StratifiedKFold(5, shuffle=True, random_state=0).split(x, y))[:folds]:
-        found[held] = fit_linear(list(x[fit]), y[fit], C=C).predict(list(x[held]))
-    return found
+    x = np.array(clean(texts, variant), dtype=object)
+    preds = np.full(len(y), -1)
+    splits = StratifiedKFold(5, shuffle=True, random_state=0).split(x, y)
+    for fit,held in list(splits)[:folds]:
+        preds[held] = fit_linear(list(x[fit]), y[fit], C=C).predict(list(x[held]))
+    return preds
 
 def best_C(texts, y):
     "The penalty that the first fold chooses for `minimal`"
-    from sentiment_nb.training import choose_linear
+    from sentiment_nb.training import tune_C
     from sklearn.model_selection import train_test_split
     x,v,a,b = train_test_split(clean(texts, 'minimal'), y, test_size=.2, stratify=y, random_state=0)
-    return choose_linear((x, a), (v, b))[1]
+    return tune_C((x, a), (v, b))[1]
+
+def format_difference(d): return f"{100*d['value']:+.2f} [{100*d['low']:+.2f}, {100*d['high']:+.2f}]"
 
 def compare(answers, y, base='minimal'):
     "Each variant against `minimal` on the texts that were held out"
     rows = []
     for name,a in answers.items():
         held = a>=0
-        d,m = paired_difference(y[held], a[held], answers[base][held], int(y.max())+1), mcnemar(y[held], a[held], answers[base][held])
-        rows.append(dict(variant=name, n=int(held.sum()), accuracy=round(float((a[held]==y[held]).mean()), 4), difference=f"{100*d['accuracy']['value']:+.2f} [{100*d['accuracy']['low']:+.2f}, {100*d['accuracy']['high']:+.2f}]",
-            p=f"{m['p']:.3f}", changed=int((a[held]!=answers[base][held]).sum())))
+        truth = y[held]
+        ours = a[held]
+        theirs = answers[base][held]
+        difference = paired_difference(truth, ours, theirs, int(y.max())+1)['accuracy']
+        rows.append(dict(variant=name, n=int(held.sum()), accuracy=round(float((ours==truth).mean()), 4),
+            difference=format_difference(difference), p=f"{mcnemar(truth, ours, theirs)['p']:.3f}",
+            changed=int((ours!=theirs).sum())))
     return rows
 
 def linear(source, work):
@@ -77,28 +99,33 @@ def linear(source, work):
         answers[v] = linear_answers(texts, y, v, folds, C)
         print(v, flush=True)
     rows = compare(answers, y)
-    print_table(rows, f"{source}: linear ({linear_weighting(texts)}, C={C:g}), {folds} of 5 folds held out; difference to minimal in points")
+    model = f'linear ({linear_weighting(texts)}, C={C:g})'
+    print_table(rows, f'{source}: {model}, {folds} of 5 folds held out; difference to minimal in points')
     return dict(rows=rows, C=C, folds=folds)
 
 def minilm_answers(texts, y, variant, seed, work, n_train=8000, n_held=6000):
     "Predictions for held-out tweets of MiniLM trained on the others, cleaned by the variant"
     from sentiment_nb.training import torch_logits, train_transformer
-    file = Path(work)/'minilm'/f'{variant}-{seed}.json'
+    place = Path(work)/'minilm'
+    file = place/f'{variant}-{seed}.json'
     if file.exists(): return np.array(json.loads(file.read_text()))
     order = np.random.default_rng(0).permutation(len(y))
     held = order[:n_held]
-    source,data = Path(work)/'minilm'/f'{variant}.parquet', Path(work)/'minilm'/'data'
-    source.parent.mkdir(parents=True, exist_ok=True)
+    source = place/f'{variant}.parquet'
+    data = place/'data'
+    place.mkdir(parents=True, exist_ok=True)
     import pandas as pd
     x = clean(texts, variant)
     rows = order[n_held:n_held+n_train+500]
-    pd.DataFrame({'text': [x[i] or '.' for i in rows], 'label': [['negative','positive'][y[i]] for i in rows]}).to_parquet(source, index=False) # a raw tweet may hold a line break
-    prepare(source, data, sizes=(.05, 0))
-    folder = train_transformer(data, Path(work)/'minilm'/'model', 'minilm', epochs=1, max_length=128, batch_size=16, learning_rate=2e-4, freeze_layers=2, seed=seed, policy='as it comes')
-    found = np.full(len(y), -1)
-    found[held] = torch_logits(folder, [x[i] for i in held]).argmax(1)
-    file.write_text(json.dumps(found.tolist()))
-    return found
+    table = pd.DataFrame({'text': [x[i] or '.' for i in rows], 'label': [['negative','positive'][y[i]] for i in rows]})
+    table.to_parquet(source, index=False) # a raw tweet may hold a line break
+    prepare_data(source, data, sizes=(.05, 0))
+    folder = train_transformer(data, place/'model', 'minilm', epochs=1, max_length=128, batch_size=16,
+        learning_rate=2e-4, freeze_layers=2, seed=seed, policy='as it comes')
+    preds = np.full(len(y), -1)
+    preds[held] = torch_logits(folder, [x[i] for i in held]).argmax(1)
+    file.write_text(json.dumps(preds.tolist()))
+    return preds
 
 def minilm(work, variants):
     texts,y = rows_of('tweets', work)
@@ -106,8 +133,11 @@ def minilm(work, variants):
         minilm_answers(texts, y, v, 42, work)
         print(v, flush=True)
     again = minilm_answers(texts, y, 'minimal', 43, work)
-    answers = {v: minilm_answers(texts, y, v, 42, work) for v in VARIANTS if (Path(work)/'minilm'/f'{v}-42.json').exists()} | {'minimal, another seed': again}
-    rows = [r | {'to the other seed': o['difference'], 'p to the other seed': o['p']} for r,o in zip(compare(answers, y), compare(answers, y, 'minimal, another seed'))]
+    trained = [v for v in VARIANTS if (Path(work)/'minilm'/f'{v}-42.json').exists()]
+    answers = {v: minilm_answers(texts, y, v, 42, work) for v in trained} | {'minimal, another seed': again}
+    rows = compare(answers, y)
+    for row,other in zip(rows, compare(answers, y, 'minimal, another seed')):
+        row |= {'to the other seed': other['difference'], 'p to the other seed': other['p']}
     print_table(rows, 'tweets: MiniLM, 8,000 texts, one epoch, two layers frozen; difference to minimal in points')
     return dict(rows=rows, seeds=[42, 43])
 
@@ -117,7 +147,7 @@ def main():
     p.add_argument('--variants', nargs='+', default=[v for v in VARIANTS], choices=list(VARIANTS), help='of MiniLM: train these now')
     p.add_argument('--work', default='data/ablation', help='prepared data and answers are kept here')
     args = p.parse_args()
-    found = minilm(args.work, args.variants) if args.part=='minilm' else linear(args.part, args.work)
-    save('ablation', args, 'scikit-learn torch transformers ftfy', found, part=args.part)
+    measured = minilm(args.work, args.variants) if args.part=='minilm' else linear(args.part, args.work)
+    save('ablation', args, 'scikit-learn torch transformers ftfy', measured, part=args.part)
 
 if __name__=='__main__': main()

@@ -1,8 +1,9 @@
 """How large is the image, how soon does its container answer, and in how much memory?
 
-Method: podman, which needs no daemon, builds the Dockerfile as it is, on a root of the same Debian and Python made with debootstrap in place of the base image, which
-comes from a registry. Sizes are those of the layers as they are pushed, compressed by gzip; of the base the published one is added. Each start is a new container on
-a read-only file system without a network; the clock runs from `podman run` to the line in the log that says ready. Linux, as root:
+Method: podman, which needs no daemon, builds the Dockerfile as it is, on a root of the same Debian and Python made
+with debootstrap in place of the base image, which comes from a registry. Sizes are those of the layers as they are
+pushed, compressed by gzip; of the base the published one is added. Each start is a new container on a read-only file
+system without a network; the clock runs from `podman run` to the line in the log that says ready. Linux, as root:
 
     apt-get install --no-install-recommends podman runc debootstrap
     python benchmarks/box.py --model models/quickstart
@@ -16,65 +17,90 @@ from common import print_table, save, say, spread
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ('podman', 'runc', 'debootstrap')
 BASE = 'python:3.11-slim-bookworm'
-BASE_BYTES = 47_790_358 # Compressed, linux/amd64, of 2026-08-25: https://github.com/docker-library/repo-info/blob/master/repos/python/remote/3.11-slim-bookworm.md
-MOST_MB,MOST_SECONDS = 200, 3. # Beside the model; to ready
-CONTEXT = ('Dockerfile', '.dockerignore', 'LICENSE', 'README.md', 'constraints.txt', 'settings.ini', 'setup.py', 'sentiment_nb')
+# Compressed, linux/amd64, of 2026-08-25:
+# https://github.com/docker-library/repo-info/blob/master/repos/python/remote/3.11-slim-bookworm.md
+BASE_BYTES = 47_790_358
+MOST_MB = 200 # Beside the model
+MOST_SECONDS = 3. # To ready
+CONTEXT = ('Dockerfile', '.dockerignore', 'LICENSE', 'README.md', 'constraints.txt', 'settings.ini', 'setup.py',
+    'sentiment_nb')
+PREDICT = '''import json; from urllib.request import Request, urlopen
+for n in (1, 20, 400):
+    body = json.dumps({'text': 'good '*n}).encode()
+    urlopen(Request('http://127.0.0.1:8000/predict', body, {'content-type': 'application/json'})).read()
+''' # A few requests from within the container
 
 def missing() -> list[str]: # Empty where a box can be built
     "What this machine lacks to build and run the image"
-    return [t for t in TOOLS if not shutil.which(t)] + ([] if hasattr(os, 'geteuid') and os.geteuid()==0 else ['root'])
+    is_root = hasattr(os, 'geteuid') and os.geteuid()==0
+    return [t for t in TOOLS if not shutil.which(t)] + ([] if is_root else ['root'])
 
 def make_context(folder, model=None):
     "A folder as the checkout is after the model was trained; None: before"
-    for name in CONTEXT: (shutil.copytree if (ROOT/name).is_dir() else shutil.copy)(ROOT/name, folder/name)
+    for name in CONTEXT:
+        copy = shutil.copytree if (ROOT/name).is_dir() else shutil.copy
+        copy(ROOT/name, folder/name)
     if model: shutil.copytree(model, folder/'models'/Path(model).name)
     return folder
 
 def until(true, seconds=60, why=lambda: 'waited in vain'):
     "What `true` gives as soon as it is true"
     end = time.monotonic()+seconds
-    while not (found := true()):
+    while not (value := true()):
         if time.monotonic()>end: raise RuntimeError(why())
         time.sleep(.1)
-    return found
+    return value
 
 class Podman:
     "podman with a storage of its own"
     def __init__(self, home):
         self.home = Path(home)
-        self.flags = ['--root', home/'storage', '--runroot', home/'run', '--cgroup-manager', 'cgroupfs', '--runtime', 'runc', '--log-level', 'fatal']
-        self.limits = ['--ulimit=nofile=4096:4096', '--ulimit=nproc=4096:4096'] # a root without all rights may not raise its limits, as podman would
+        self.flags = ['--root', home/'storage', '--runroot', home/'run', '--cgroup-manager', 'cgroupfs',
+            '--runtime', 'runc', '--log-level', 'fatal']
+        # a root without all rights may not raise its limits, as podman would
+        self.limits = ['--ulimit=nofile=4096:4096', '--ulimit=nproc=4096:4096']
 
     def ask(self, *args, **kw):
         "A finished process, with what it printed"
-        return subprocess.run(['podman', *map(str, [*self.flags, *args])], capture_output=True, text=True, timeout=1800, **kw)
+        command = ['podman', *map(str, [*self.flags, *args])]
+        return subprocess.run(command, capture_output=True, text=True, timeout=1800, **kw)
 
     def __call__(self, *args, **kw):
         "Output of a command that must succeed"
         done = self.ask(*args, **kw)
-        if done.returncode: raise RuntimeError(f'podman {args[0]} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}')
+        if done.returncode:
+            output = (done.stdout + done.stderr)[-3000:]
+            raise RuntimeError(f'podman {args[0]} ended with {done.returncode}:\n{output}')
         return done.stdout.strip()
 
     def make_base(self):
-        "An image `localhost/base` of Debian with Python, laid out like the base image; pip's settings and certificates are this machine's"
+        """An image `localhost/base` of Debian with Python, laid out like the base image
+
+        pip's settings and certificates are this machine's.
+        """
         root = self.home/'base'
-        subprocess.run(['debootstrap', '--variant=minbase', '--include=python3,python3-venv,python3-pip,ca-certificates', 'bookworm', root], check=True, capture_output=True, timeout=1200)
+        packages = '--include=python3,python3-venv,python3-pip,ca-certificates'
+        command = ['debootstrap', '--variant=minbase', packages, 'bookworm', root]
+        subprocess.run(command, check=True, capture_output=True, timeout=1200)
         (root/'usr/local/bin/python').symlink_to('/usr/bin/python3')
         for p in map(Path, ('/etc/pip.conf', '/etc/ssl/certs/ca-certificates.crt')):
             if p.exists(): shutil.copy(p, root/p.relative_to('/'))
-        with subprocess.Popen(['tar', '-C', root, '-c', '.'], stdout=subprocess.PIPE) as tar: self('import', '--quiet', '-', 'localhost/base', stdin=tar.stdout)
+        with subprocess.Popen(['tar', '-C', root, '-c', '.'], stdout=subprocess.PIPE) as tar:
+            self('import', '--quiet', '-', 'localhost/base', stdin=tar.stdout)
         shutil.rmtree(root)
 
     def build(self, context, target='api', **args):
         "Build `localhost/TARGET`; the finished process"
-        given = [f'--build-arg={k}={v}' for k,v in {'BASE': 'localhost/base', **args}.items()]
-        return self.ask('build', '--isolation', 'chroot', '--network', 'host', '--format', 'docker', '--target', target, *given, '--tag', f'localhost/{target}', context)
+        build_args = [f'--build-arg={k}={v}' for k,v in {'BASE': 'localhost/base', **args}.items()]
+        return self.ask('build', '--isolation', 'chroot', '--network', 'host', '--format', 'docker',
+            '--target', target, *build_args, '--tag', f'localhost/{target}', context)
 
     @contextmanager
     def running(self, image, *options, network='none', command=()):
-        "The name of a container on a read-only file system, with no rights and, unless it shares that of another, no network"
+        "Name of a container on a read-only file system, without rights and, unless it shares another's, network"
         name = f'box{time.monotonic_ns()}'
-        self('run', '--detach', '--name', name, '--read-only', '--read-only-tmpfs=false', '--network', network, '--cap-drop', 'ALL', '--security-opt', 'no-new-privileges', *self.limits, *options, image, *command)
+        self('run', '--detach', '--name', name, '--read-only', '--read-only-tmpfs=false', '--network', network,
+            '--cap-drop', 'ALL', '--security-opt', 'no-new-privileges', *self.limits, *options, image, *command)
         try: yield name
         finally: self.ask('rm', '--force', '--time', '0', name)
 
@@ -85,15 +111,19 @@ class Podman:
 
     def wait(self, name, sign, seconds=60):
         "The first line of the log that holds `sign`"
-        return until(lambda: next((line for line in self.logs(name).splitlines() if sign in line), None), seconds, lambda: f'{sign!r} is not in the log:\n{self.logs(name)}')
+        def find_line(): return next((line for line in self.logs(name).splitlines() if sign in line), None)
+        return until(find_line, seconds, lambda: f'{sign!r} is not in the log:\n{self.logs(name)}')
 
     def layers(self, image):
         "What made each layer, and its compressed bytes"
         with tempfile.TemporaryDirectory(dir=self.home) as d:
             self('push', '--compress', image, f'dir:{d}')
             manifest = json.loads((Path(d)/'manifest.json').read_text())
-            made = [h['created_by'] for h in json.loads((Path(d)/manifest['config']['digest'].split(':')[1]).read_text())['history'] if not h.get('empty_layer')]
-        return list(zip(made, (layer['size'] for layer in manifest['layers']), strict=True))
+            digest = manifest['config']['digest'].split(':')[1]
+            history = json.loads((Path(d)/digest).read_text())['history']
+        commands = [h['created_by'] for h in history if not h.get('empty_layer')]
+        sizes = [layer['size'] for layer in manifest['layers']]
+        return list(zip(commands, sizes, strict=True))
 
     def __enter__(self):
         self.make_base()
@@ -108,10 +138,13 @@ def start(podman):
     with podman.running('localhost/api') as name:
         line = json.loads(podman.wait(name, '"ready"'))
         ready = datetime.strptime(line['time'], '%Y-%m-%d %H:%M:%S,%f').replace(tzinfo=timezone.utc).timestamp()
-        script = "import json; from urllib.request import Request, urlopen\nfor n in (1, 20, 400): urlopen(Request('http://127.0.0.1:8000/predict', json.dumps({'text': 'good '*n}).encode(), {'content-type': 'application/json'})).read()"
-        podman('exec', name, 'python', '-c', script)
-        status = Path(f"/proc/{podman('inspect', '--format', '{{.State.Pid}}', name)}/status").read_text()
-    return ready-before, int(re.search(r'VmHWM:\s+(\d+)', status)[1])*1024/1e6
+        podman('exec', name, 'python', '-c', PREDICT)
+        pid = podman('inspect', '--format', '{{.State.Pid}}', name)
+        status = Path(f'/proc/{pid}/status').read_text()
+    kilobytes = int(re.search(r'VmHWM:\s+(\d+)', status)[1])
+    return ready-before, kilobytes*1024/1e6
+
+def layer_megabytes(layers, path): return sum(n for command,n in layers if f' in {path}' in command)/1e6
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,7 +152,8 @@ def main():
     p.add_argument('--repeat', type=int, default=5)
     args = p.parse_args()
     if missing(): raise SystemExit(f"needs {', '.join(missing())}: see the top of this script")
-    if f'ARG BASE={BASE}\n' not in (ROOT/'Dockerfile').read_text(): raise SystemExit(f'the Dockerfile has another base than {BASE}: BASE_BYTES is not its size')
+    if f'ARG BASE={BASE}\n' not in (ROOT/'Dockerfile').read_text():
+        raise SystemExit(f'the Dockerfile has another base than {BASE}: BASE_BYTES is not its size')
     with tempfile.TemporaryDirectory(prefix='box-') as home, Podman(Path(home)) as podman:
         context = Path(home)/'context'
         context.mkdir()
@@ -128,15 +162,23 @@ def main():
         done = podman.build(context, MODEL=f'models/{Path(args.model).name}')
         seconds = time.perf_counter()-before
         if done.returncode: raise SystemExit(done.stdout + done.stderr)
-        sizes = {'base image, as published': BASE_BYTES/1e6} | {what: sum(n for made,n in podman.layers('localhost/api') if f' in {path}' in made)/1e6 for what,path in (('Python packages', '/opt/venv'), ('model', '/model'))}
-        found = [start(podman) for _ in range(args.repeat+1)][1:]
+        layers = podman.layers('localhost/api')
+        sizes = {'base image, as published': BASE_BYTES/1e6,
+            'Python packages': layer_megabytes(layers, '/opt/venv'),
+            'model': layer_megabytes(layers, '/model')}
+        starts = [start(podman) for _ in range(args.repeat+1)][1:]
     beside = sum(sizes.values()) - sizes['model']
-    times,memory = spread([t for t,_ in found], 2), spread([m for _,m in found], 0)
+    times = spread([t for t,_ in starts], 2)
+    memory = spread([m for _,m in starts], 0)
     print_table([dict(part=k, mb=round(v, 1)) for k,v in sizes.items()], 'What is pulled, compressed')
-    print_table([dict(what='podman run to ready, s', value=times), dict(what='resident memory at most, MB', value=memory)], f'The container, n={args.repeat}')
+    rows = [dict(what='podman run to ready, s', value=times), dict(what='resident memory at most, MB', value=memory)]
+    print_table(rows, f'The container, n={args.repeat}')
     say(f"\nbeside the model {beside:.0f} MB, bound {MOST_MB} MB: {'held' if beside<=MOST_MB else 'MISSED'}")
-    say(f"ready in {times['median']:.2f} s, bound {MOST_SECONDS:g} s: {'held' if times['median']<=MOST_SECONDS else 'MISSED'}")
+    ready = times['median']
+    say(f"ready in {ready:.2f} s, bound {MOST_SECONDS:g} s: {'held' if ready<=MOST_SECONDS else 'MISSED'}")
     say(f'built in {seconds:.0f} s, downloads included')
-    save('box', args, 'onnxruntime tokenizers numpy uvicorn fastapi', dict(base=BASE, mb={k: round(v, 1) for k,v in sizes.items()}, beside_model_mb=round(beside, 1), ready_seconds=times, memory_mb=memory, build_seconds=round(seconds)))
+    results = dict(base=BASE, mb={k: round(v, 1) for k,v in sizes.items()}, beside_model_mb=round(beside, 1),
+        ready_seconds=times, memory_mb=memory, build_seconds=round(seconds))
+    save('box', args, 'onnxruntime tokenizers numpy uvicorn fastapi', results)
 
 if __name__=='__main__': main()

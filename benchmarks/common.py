@@ -6,7 +6,8 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent/'results'
 LINES = [] # What was printed since the last `save`
-LOAD = round(os.getloadavg()[0], 1) if hasattr(os, 'getloadavg') else None # Busy processes in the minute before; above 0.5 timings are upper bounds
+# Busy processes in the minute before; above 0.5 timings are upper bounds
+LOAD = round(os.getloadavg()[0], 1) if hasattr(os, 'getloadavg') else None
 
 def say(line:str=''):
     "Print a line, and keep it for the text beside the JSON"
@@ -15,11 +16,13 @@ def say(line:str=''):
 
 def hardware() -> dict: # CPU model, cores this process may use, memory in GiB, system, Python
     "The machine, in words"
-    cpu = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
-    model = next((l.partition(':')[2].strip() for l in cpu.splitlines() if l.startswith('model name')), platform.processor())
+    cpuinfo = Path('/proc/cpuinfo')
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [l.partition(':')[2].strip() for l in lines if l.startswith('model name')]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30 if hasattr(os, 'sysconf') else None
-    return dict(cpu=model, cores=cores, memory_gib=memory and round(memory, 1), system=f'{platform.system()} {platform.machine()}', python=platform.python_version())
+    return dict(cpu=models[0] if models else platform.processor(), cores=cores, memory_gib=memory and round(memory, 1),
+        system=f'{platform.system()} {platform.machine()}', python=platform.python_version())
 
 def _version(package):
     try: return version(package)
@@ -28,7 +31,9 @@ def _version(package):
 def peak_memory() -> int: # Bytes
     "Highest resident memory of this process so far (Linux's VmHWM; elsewhere getrusage)"
     status = Path('/proc/self/status')
-    if status.exists(): return next(int(l.split()[1])*1024 for l in status.read_text().splitlines() if l.startswith('VmHWM'))
+    if status.exists():
+        line = next(l for l in status.read_text().splitlines() if l.startswith('VmHWM'))
+        return int(line.split()[1])*1024
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform=='darwin' else 1024)
 
@@ -37,7 +42,9 @@ def spread(
     digits:int=3, # After the point
 ) -> dict: # median, low, high, n
     "Median and range"
-    return dict(median=round(statistics.median(values), digits), low=round(min(values), digits), high=round(max(values), digits), n=len(values))
+    median = statistics.median(values)
+    return dict(median=round(median, digits), low=round(min(values), digits), high=round(max(values), digits),
+        n=len(values))
 
 def print_table(
     rows:list[dict], # One dict per row, same keys; a `spread` shows as median (low to high)
@@ -46,12 +53,31 @@ def print_table(
     "Columns as wide as they need to be"
     def show(v):
         if isinstance(v, dict): return f"{show(v['median'])} ({show(v['low'])} to {show(v['high'])})"
-        return f'{v:,.3f}'.rstrip('0').rstrip('.') if isinstance(v, float) and abs(v)<100 else f'{v:,.0f}' if isinstance(v, (int, float)) and not isinstance(v, bool) else str(v)
+        if isinstance(v, bool) or not isinstance(v, (int, float)): return str(v)
+        if isinstance(v, float) and abs(v)<100: return f'{v:,.3f}'.rstrip('0').rstrip('.')
+        return f'{v:,.0f}'
     cells = [list(rows[0]), *[[show(v) for v in r.values()] for r in rows]]
     widths = [max(map(len, c)) for c in zip(*cells)]
     say()
     if title: say(title)
-    for r in cells: say('  '.join([r[0].ljust(widths[0]), *(c.rjust(w) for c,w in zip(r[1:], widths[1:]))]).rstrip())
+    for first,*others in cells:
+        columns = [first.ljust(widths[0]), *(c.rjust(w) for c,w in zip(others, widths[1:]))]
+        say('  '.join(columns).rstrip())
+
+def describe_run(args, packages):
+    "Command, date, seed, load, hardware and versions"
+    command = ['python', f'benchmarks/{Path(sys.argv[0]).name}', *sys.argv[1:]]
+    return dict(command=shlex.join(command), date=datetime.now(timezone.utc).strftime('%Y-%m-%d'),
+        seed=getattr(args, 'seed', None), load_before=LOAD, hardware=hardware(),
+        versions={p: _version(p) for p in ('sentiment_nb', *packages.split())})
+
+def format_run(facts):
+    "The two lines above what was printed"
+    machine = facts['hardware']
+    seed = '' if facts['seed'] is None else ', seed %d' % facts['seed']
+    return (f"{facts['command']}\n"
+        f"{facts['date']}, {machine['cpu']}, {machine['cores']} cores, load before {LOAD}, "
+        f"Python {machine['python']}{seed}\n")
 
 def save(
     name:str, # File name in `results`, without suffix
@@ -63,14 +89,12 @@ def save(
     "Write `results/NAME.json`, and beside it what was printed"
     path = RESULTS/f'{name}.json'
     RESULTS.mkdir(exist_ok=True)
-    facts = dict(command=shlex.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *sys.argv[1:]]), date=datetime.now(timezone.utc).strftime('%Y-%m-%d'),
-        seed=getattr(args, 'seed', None), load_before=LOAD, hardware=hardware(), versions={p: _version(p) for p in ('sentiment_nb', *packages.split())})
+    facts = describe_run(args, packages)
     old = json.loads(path.read_text(encoding='utf-8')) if part and path.exists() else {}
     new = old | {part: facts | results} if part else facts | results
     path.write_text(json.dumps(new, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
     text = path.with_name(f"{name}{'-' + part if part else ''}.txt")
-    about = f"{facts['command']}\n{facts['date']}, {facts['hardware']['cpu']}, {facts['hardware']['cores']} cores, load before {LOAD}, Python {facts['hardware']['python']}{'' if facts['seed'] is None else ', seed %d' % facts['seed']}\n"
-    text.write_text(about + '\n'.join(LINES) + '\n', encoding='utf-8')
+    text.write_text(format_run(facts) + '\n'.join(LINES) + '\n', encoding='utf-8')
     LINES.clear()
     print(f'\nwritten to benchmarks/results/{path.name} and {text.name}')
 
@@ -84,6 +108,8 @@ def random_distilbert(
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
     torch.manual_seed(0)
     names = dict(enumerate(record.labels))
-    DistilBertForSequenceClassification(DistilBertConfig(num_labels=len(names), id2label=names, label2id={n: i for i,n in names.items()})).save_pretrained(folder)
-    for f in ('tokenizer.json','tokenizer_config.json','sentiment_nb.json'): shutil.copyfile(Path(model)/f, Path(folder)/f)
+    config = DistilBertConfig(num_labels=len(names), id2label=names, label2id={n: i for i,n in names.items()})
+    DistilBertForSequenceClassification(config).save_pretrained(folder)
+    for f in ('tokenizer.json', 'tokenizer_config.json', 'sentiment_nb.json'):
+        shutil.copyfile(Path(model)/f, Path(folder)/f)
     return folder

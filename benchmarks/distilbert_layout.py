@@ -15,11 +15,18 @@ from pathlib import Path
 
 from transformers import AutoModel, DistilBertConfig, DistilBertModel
 
-from sentiment_nb.training import HUB_IDS, find_encoder
+from sentiment_nb.training import HUB_IDS, resolve_encoder
 
-RENAMED = {'encoder.layer': 'transformer.layer', 'attention.self.query': 'attention.q_lin', 'attention.self.key': 'attention.k_lin',
-    'attention.self.value': 'attention.v_lin', 'attention.output.dense': 'attention.out_lin', 'attention.output.LayerNorm': 'sa_layer_norm',
-    'intermediate.dense': 'ffn.lin1', 'output.dense': 'ffn.lin2', 'output.LayerNorm': 'output_layer_norm'} # BERT's names, the longer ones first
+RENAMED = { # BERT's names, the longer ones first
+    'encoder.layer': 'transformer.layer',
+    'attention.self.query': 'attention.q_lin',
+    'attention.self.key': 'attention.k_lin',
+    'attention.self.value': 'attention.v_lin',
+    'attention.output.dense': 'attention.out_lin',
+    'attention.output.LayerNorm': 'sa_layer_norm',
+    'intermediate.dense': 'ffn.lin1',
+    'output.dense': 'ffn.lin2',
+    'output.LayerNorm': 'output_layer_norm'}
 
 def rename(key):
     "DistilBERT's name of one of BERT's tensors"
@@ -28,26 +35,31 @@ def rename(key):
 def distilbert_from_bert(bert):
     "A `DistilBertModel` with the hidden states of a small `BertModel`"
     c = bert.config
-    config = DistilBertConfig(vocab_size=c.vocab_size, max_position_embeddings=c.max_position_embeddings, sinusoidal_pos_embds=False, n_layers=c.num_hidden_layers,
-        n_heads=c.num_attention_heads, dim=c.hidden_size, hidden_dim=c.intermediate_size, activation=c.hidden_act, pad_token_id=c.pad_token_id)
-    state = {rename(k): v for k,v in bert.state_dict().items() if not k.startswith('pooler.') and not k.endswith(('position_ids', 'token_type_ids'))}
-    state['embeddings.position_embeddings.weight'] = state['embeddings.position_embeddings.weight'] + state.pop('embeddings.token_type_embeddings.weight')[0]
+    config = DistilBertConfig(vocab_size=c.vocab_size, max_position_embeddings=c.max_position_embeddings,
+        sinusoidal_pos_embds=False, n_layers=c.num_hidden_layers, n_heads=c.num_attention_heads, dim=c.hidden_size,
+        hidden_dim=c.intermediate_size, activation=c.hidden_act, pad_token_id=c.pad_token_id)
+    def is_kept(key): return not key.startswith('pooler.') and not key.endswith(('position_ids', 'token_type_ids'))
+    state = {rename(k): v for k,v in bert.state_dict().items() if is_kept(k)}
+    positions = 'embeddings.position_embeddings.weight'
+    state[positions] = state[positions] + state.pop('embeddings.token_type_embeddings.weight')[0]
     model = DistilBertModel(config)
     lost = model.load_state_dict(state, strict=False)
     assert not lost.unexpected_keys and all('position_ids' in k for k in lost.missing_keys), lost
-    assert {m.eps for n,m in model.named_modules() if n.endswith(('LayerNorm', 'layer_norm'))}=={c.layer_norm_eps}
+    norms = [m for n,m in model.named_modules() if n.endswith(('LayerNorm', 'layer_norm'))]
+    assert {m.eps for m in norms}=={c.layer_norm_eps}
     return model.eval()
 
 def write_hub_cache(home, name=HUB_IDS['distilbert']):
     "Write the model into `home`, laid out as `HF_HOME` is, under the hub's name; returns the model's folder"
-    encoder = find_encoder('minilm')
+    encoder = resolve_encoder('minilm')
     revision = sha1(b'MiniLM in the layout of DistilBERT').hexdigest()
     repo = Path(home)/'hub'/f"models--{name.replace('/', '--')}"
     folder = repo/'snapshots'/revision
     folder.mkdir(parents=True, exist_ok=True)
     distilbert_from_bert(AutoModel.from_pretrained(encoder)).save_pretrained(folder)
     for f in ('tokenizer.json', 'vocab.txt'): shutil.copy(encoder/f, folder)
-    (folder/'tokenizer_config.json').write_text(json.dumps({'do_lower_case': True, 'model_max_length': 512}), encoding='utf-8')
+    tokenizer_config = json.dumps({'do_lower_case': True, 'model_max_length': 512})
+    (folder/'tokenizer_config.json').write_text(tokenizer_config, encoding='utf-8')
     (repo/'refs').mkdir(exist_ok=True)
     (repo/'refs'/'main').write_text(revision, encoding='utf-8')
     return folder

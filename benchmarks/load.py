@@ -1,13 +1,15 @@
 """The other side of the service: many clients at once, in a process of its own, every answer checked.
 
-Plain sockets and hand-made requests, because a comfortable client would need more of the processor than the service that it measures. Two ways to ask:
-without `--rate`, each client asks again as soon as it is answered (what the service can do); with it, requests leave by the clock, whether or not earlier
-ones have been answered (what a crowd does). Prints one JSON object; `cpu_seconds` is the load's own.
+Plain sockets and hand-made requests, because a comfortable client would need more of the processor than the service
+that it measures. Two ways to ask: without `--rate`, each client asks again as soon as it is answered (what the service
+can do); with it, requests leave by the clock, whether or not earlier ones have been answered (what a crowd does).
+Prints one JSON object; `cpu_seconds` is the load's own.
 
     python benchmarks/load.py http://127.0.0.1:8000/predict texts.json --clients 32 --seconds 10
     python benchmarks/load.py http://127.0.0.1:8000/predict texts.json --rate 600 --seconds 60
 
-`texts.json` holds [[text, {"label": …, "tokens": …}], …]: what the answer must hold. With `--key-in` the text goes into another field than `text`.
+`texts.json` holds [[text, {"label": …, "tokens": …}], …]: what the answer must hold. With `--key-in` the text goes
+into another field than `text`.
 """
 import argparse, asyncio, json, statistics, time
 from collections import Counter
@@ -20,12 +22,15 @@ WAIT = 60 # Seconds after which an answer counts as lost
 
 class Client:
     "A connection that is kept, and made anew when the other side has closed it"
-    def __init__(self, url): self.url,self.writer = urlsplit(url), None
+    def __init__(self, url):
+        self.url = urlsplit(url)
+        self.writer = None
 
     async def ask(self, request):
         "Status, headers and body of the answer"
         if self.writer and self.reader.at_eof(): self.close() # idle for longer than the other side keeps it
-        if self.writer is None: self.reader,self.writer = await asyncio.open_connection(self.url.hostname, self.url.port)
+        if self.writer is None:
+            self.reader,self.writer = await asyncio.open_connection(self.url.hostname, self.url.port)
         try:
             self.writer.write(request)
             head = await self.reader.readuntil(b'\r\n\r\n')
@@ -43,13 +48,21 @@ class Client:
 
 def prepare(url, texts, field):
     "The requests as bytes, each with what its answer must hold"
-    path,host = urlsplit(url).path or '/', urlsplit(url).netloc
-    bodies = [(json.dumps({field: t}).encode(), wanted) for t,wanted in texts]
-    return [(f'POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(b)}\r\n\r\n'.encode() + b, wanted) for b,wanted in bodies]
+    parts = urlsplit(url)
+    first_lines = f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+    def as_bytes(text):
+        body = json.dumps({field: text}).encode()
+        return f'{first_lines}Content-Length: {len(body)}\r\n\r\n'.encode() + body
+    return [(as_bytes(t), wanted) for t,wanted in texts]
 
 class Tally:
     "What came back"
-    def __init__(self): self.statuses,self.seconds,self.wrong,self.bare,self.lost = Counter(), [], 0, 0, Counter()
+    def __init__(self):
+        self.statuses = Counter()
+        self.seconds = []
+        self.wrong = 0
+        self.bare = 0 # Refusals without Retry-After
+        self.lost = Counter()
 
     async def one(self, client, request, wanted):
         start = time.perf_counter()
@@ -65,13 +78,18 @@ class Tally:
 
     def report(self, seconds):
         s = sorted(self.seconds)
-        at = lambda q: round(1000*s[min(len(s)-1, int(q*len(s)))], 2) if s else None
-        return dict(seconds=round(seconds, 2), answered=len(s), per_second=round(len(s)/seconds, 1), statuses={str(k): v for k,v in sorted(self.statuses.items())}, wrong=self.wrong,
-            without_retry_after=self.bare, lost=dict(self.lost), mean_ms=s and round(1000*statistics.fmean(s), 2), p50_ms=at(.5), p99_ms=at(.99), max_ms=at(1), cpu_seconds=round(time.process_time(), 2))
+        def at(q): return round(1000*s[min(len(s)-1, int(q*len(s)))], 2) if s else None
+        return dict(seconds=round(seconds, 2), answered=len(s), per_second=round(len(s)/seconds, 1),
+            statuses={str(k): v for k,v in sorted(self.statuses.items())}, wrong=self.wrong,
+            without_retry_after=self.bare, lost=dict(self.lost),
+            mean_ms=s and round(1000*statistics.fmean(s), 2), p50_ms=at(.5), p99_ms=at(.99), max_ms=at(1),
+            cpu_seconds=round(time.process_time(), 2))
 
 async def ask_again(url, requests, clients, seconds, count):
     "Each client asks as soon as it has been answered"
-    tally,start,source = Tally(), time.perf_counter(), cycle(requests) if count is None else islice(cycle(requests), count)
+    tally = Tally()
+    start = time.perf_counter()
+    source = cycle(requests) if count is None else islice(cycle(requests), count)
     async def work():
         client = Client(url)
         for request,wanted in source:
@@ -83,7 +101,10 @@ async def ask_again(url, requests, clients, seconds, count):
 
 async def by_the_clock(url, requests, rate, seconds):
     "Requests leave every 1/rate seconds, over connections that are free or new"
-    tally,start,free,tasks = Tally(), time.perf_counter(), [], set()
+    tally = Tally()
+    start = time.perf_counter()
+    free = [] # Clients whose answer has come
+    tasks = set()
     async def send(request, wanted):
         client = free.pop() if free else Client(url)
         await tally.one(client, request, wanted)
@@ -110,7 +131,8 @@ def main():
     p.add_argument('--key-in', default='text')
     args = p.parse_args()
     with open(args.texts, encoding='utf-8') as f: requests = prepare(args.url, json.load(f), args.key_in)
-    work = by_the_clock(args.url, requests, args.rate, args.seconds) if args.rate else ask_again(args.url, requests, args.clients, args.seconds, args.count)
+    if args.rate: work = by_the_clock(args.url, requests, args.rate, args.seconds)
+    else: work = ask_again(args.url, requests, args.clients, args.seconds, args.count)
     print(json.dumps(run(work)))
 
 if __name__=='__main__': main()

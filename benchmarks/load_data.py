@@ -1,10 +1,11 @@
 """How fast, and in how much memory, do 1.6 million tweets become a `Dataset`?
 
-Method: Sentiment140's six-column ISO-8859-1 file, made by repeating the sample under SENTIMENT_NB_DATA (random rows of the same
-shape where there is none), plain and zipped. Three ways to the same `text` and `label`, each in a fresh process with an empty cache,
-taking turns: `load_source`; `pandas.read_csv` and `Dataset.from_pandas`; `datasets.load_dataset('csv')`. The clock starts after the
-imports. Peak is resident memory, imports included; `added` is what loading put on top of the imports. Afterwards, off the clock, each
-result is checked: rows, sum of labels, bytes of text. pandas leaves everything in memory, the other two leave a file mapped from disk.
+Method: Sentiment140's six-column ISO-8859-1 file, made by repeating the sample under SENTIMENT_NB_DATA (random rows of
+the same shape where there is none), plain and zipped. Three ways to the same `text` and `label`, each in a fresh
+process with an empty cache, taking turns: `load_source`; `pandas.read_csv` and `Dataset.from_pandas`;
+`datasets.load_dataset('csv')`. The clock starts after the imports. Peak is resident memory, imports included; `added`
+is what loading put on top of the imports. Afterwards, off the clock, each result is checked: rows, sum of labels, bytes
+of text. pandas leaves everything in memory, the other two leave a file mapped from disk.
 
     SENTIMENT_NB_DATA=FOLDER python benchmarks/load_data.py
 """
@@ -22,7 +23,8 @@ def random_rows(n, seed):
     words = [''.join(rng.choice(list('etaoinshrdlu\xe9'), k)) for k in rng.integers(2, 9, 5000)]
     for i in range(n):
         text = ' '.join(words[j] for j in rng.integers(0, 5000, rng.integers(3, 24)))
-        yield f'"{rng.integers(2)*4}","{1467810369+i}","Mon Apr 06 22:19:45 PDT 2009","NO_QUERY","user{i}","{text}"\n'.encode('latin-1')
+        first = f'"{rng.integers(2)*4}","{1467810369+i}","Mon Apr 06 22:19:45 PDT 2009","NO_QUERY"'
+        yield f'{first},"user{i}","{text}"\n'.encode('latin-1')
 
 def write_rows(folder, n, seed):
     "The CSV and its zip"
@@ -32,8 +34,9 @@ def write_rows(folder, n, seed):
     path = Path(folder)/NAME
     with open(path, 'wb') as f:
         for start in range(0, n, len(lines)): f.writelines(lines[:n-start])
-    with zipfile.ZipFile(path.with_suffix('.zip'), 'w', zipfile.ZIP_DEFLATED) as z: z.write(path, NAME)
-    return {'plain': path, 'zipped': path.with_suffix('.zip')}, 'the repeated sample' if sample else 'random rows'
+    zipped = path.with_suffix('.zip')
+    with zipfile.ZipFile(zipped, 'w', zipfile.ZIP_DEFLATED) as z: z.write(path, NAME)
+    return {'plain': path, 'zipped': zipped}, 'the repeated sample' if sample else 'random rows'
 
 def by_package(path, temp):
     from sentiment_nb.data import load_source
@@ -51,31 +54,50 @@ def by_pandas(path, temp):
 def by_datasets(path, temp):
     from datasets import ClassLabel, load_dataset
     def load():
-        ds = load_dataset('csv', data_files=path, column_names=COLUMNS, encoding='latin-1', cache_dir=temp, split='train')
+        ds = load_dataset('csv', data_files=path, column_names=COLUMNS, encoding='latin-1', cache_dir=temp,
+            split='train')
         ds = ds.map(lambda b: {'label': [t//4 for t in b['target']]}, batched=True, remove_columns='target')
         return ds.cast_column('label', ClassLabel(names=['negative', 'positive']))
     return load
 
 WAYS = {'load_source': by_package, 'pandas.read_csv': by_pandas, "load_dataset('csv')": by_datasets}
 
+def count_content(ds):
+    "Rows, sum of labels, bytes of text"
+    import pyarrow.compute as pc
+    label_sum = 0
+    text_bytes = 0
+    for b in ds.with_format('arrow').iter(100_000):
+        label_sum += pc.sum(b['label']).as_py()
+        text_bytes += pc.sum(pc.binary_length(b['text'])).as_py()
+    return [len(ds), label_sum, text_bytes]
+
 def measure(way, path, temp):
     "One loading, in this process"
     load = WAYS[way](path, temp)
-    before,start = peak_memory(), time.perf_counter()
+    before = peak_memory()
+    start = time.perf_counter()
     ds = load()
-    seconds,peak = time.perf_counter()-start, peak_memory()
-    import pyarrow.compute as pc
-    found = [len(ds), 0, 0]
-    for b in ds.with_format('arrow').iter(100_000): found = [found[0], found[1]+pc.sum(b['label']).as_py(), found[2]+pc.sum(pc.binary_length(b['text'])).as_py()]
-    print(json.dumps(dict(seconds=seconds, peak=peak, added=peak-before, found=found)))
+    seconds = time.perf_counter()-start
+    peak = peak_memory()
+    print(json.dumps(dict(seconds=seconds, peak=peak, added=peak-before, content=count_content(ds))))
 
 def run(way, path):
     "The same in a fresh process with an empty cache"
     with tempfile.TemporaryDirectory() as temp:
-        env = os.environ | dict(SENTIMENT_NB_CACHE=temp, HF_HOME=temp, HF_DATASETS_CACHE=temp, HF_HUB_OFFLINE='1', HF_DATASETS_DISABLE_PROGRESS_BARS='1')
-        done = subprocess.run([sys.executable, __file__, '--measure', way, str(path), temp], env=env, capture_output=True, text=True)
+        env = os.environ | dict(SENTIMENT_NB_CACHE=temp, HF_HOME=temp, HF_DATASETS_CACHE=temp,
+            HF_HUB_OFFLINE='1', HF_DATASETS_DISABLE_PROGRESS_BARS='1')
+        command = [sys.executable, __file__, '--measure', way, str(path), temp]
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
         if done.returncode: raise SystemExit(f'{way}: {done.stderr[-2000:]}')
         return json.loads(done.stdout.splitlines()[-1])
+
+def table_row(way, runs, n_rows):
+    "What the table shows of a way"
+    return dict(way=way, rows_per_s=spread([n_rows/r['seconds'] for r in runs], 0),
+        seconds=spread([r['seconds'] for r in runs], 2),
+        peak_mb=spread([r['peak']/1e6 for r in runs], 0),
+        added_mb=spread([r['added']/1e6 for r in runs], 0))
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -93,12 +115,12 @@ def main():
             runs = {w: [] for w in WAYS}
             for _ in range(args.repeat):
                 for w in WAYS: runs[w].append(run(w, files[form]))
-            found = {tuple(r['found']) for rs in runs.values() for r in rs}
-            if len(found)!=1: raise SystemExit(f'the ways disagree: {found}')
-            table = [dict(way=w, rows_per_s=spread([args.rows/r['seconds'] for r in rs], 0), seconds=spread([r['seconds'] for r in rs], 2),
-                peak_mb=spread([r['peak']/1e6 for r in rs], 0), added_mb=spread([r['added']/1e6 for r in rs], 0)) for w,rs in runs.items()]
+            contents = {tuple(r['content']) for rs in runs.values() for r in rs}
+            if len(contents)!=1: raise SystemExit(f'the ways disagree: {contents}')
+            table = [table_row(w, rs, args.rows) for w,rs in runs.items()]
             print_table(table, f'{args.rows:,} rows, {megabytes:.0f} MB, {form}')
-            save('load_data', args, 'pyarrow datasets pandas numpy', dict(rows=args.rows, megabytes=round(megabytes, 1), made_of=made_of,
-                check=dict(zip(('rows','label_sum','text_bytes'), found.pop())), results=table), part=form)
+            check = dict(zip(('rows','label_sum','text_bytes'), contents.pop()))
+            results = dict(rows=args.rows, megabytes=round(megabytes, 1), made_of=made_of, check=check, results=table)
+            save('load_data', args, 'pyarrow datasets pandas numpy', results, part=form)
 
 if __name__=='__main__': main()

@@ -1,22 +1,27 @@
-"""What does HTTP cost? The service beside the same `Predictor` in a plain loop, and beside LitServe; what it does under too much load, and for half an hour.
+"""What does HTTP cost? The service beside the same `Predictor` in a plain loop, and beside LitServe
 
-Method: server, load (`load.py`, whose own processor time is stated) and nothing else on the same machine. Ways take turns, `--repeat` times. The texts are held-out tweets; every answer
-is checked against what the `Predictor` gives alone, its label and its number of tokens. Parts, each of which keeps its own entry in the file:
+And what does it do under too much load, and for half an hour?
 
-    throughput  32 clients that ask again as soon as they are answered: the service, LitServe with the same Predictor and its batching on, LitServe with the torch model;
-                and the Predictor in a loop, fed 32 texts at a time
+Method: server, load (`load.py`, whose own processor time is stated) and nothing else on the same machine. Ways take
+turns, `--repeat` times. The texts are held-out tweets; every answer is checked against what the `Predictor` gives
+alone, its label and its number of tokens. Parts, each of which keeps its own entry in the file:
+
+    throughput  32 clients that ask again as soon as they are answered: the service, LitServe with the same Predictor
+                and its batching on, LitServe with the torch model; and the Predictor in a loop, fed 32 texts at a time
     latency     one client; and the service at half of its throughput, by the clock
     startup     from process start to ready, on a warm disk; memory after 10,000 mixed requests
     overload    three times the throughput by the clock, then the time until all is as before
     soak        70 % of the throughput for `--minutes`
 
-    pip install litserve              # for `throughput` only; with the versions of the environment: pip install -c constraints.txt litserve
+    pip install -c constraints.txt litserve  # for `throughput` only, with the versions of the environment
     python benchmarks/service.py --model models/quickstart
     python benchmarks/service.py --model models/quickstart --part soak --minutes 30
     python benchmarks/service.py --model models/quickstart --part startup --shape distilbert
 """
-import argparse, importlib.util, json, os, signal, socket, statistics, subprocess, sys, tempfile, threading, time, urllib.error, urllib.request
+import argparse, importlib.util, json, os, signal, socket, statistics, subprocess, sys, tempfile, threading, time
+import urllib.error, urllib.request
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 import psutil
 from common import print_table, random_distilbert, save, say, spread
@@ -27,17 +32,24 @@ LOOP = '''
 import json, sys, time
 from itertools import cycle
 from sentiment_nb.inference import Predictor
-model,file,n,seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-predictor,texts = Predictor(model), [t for t,_ in json.load(open(file))]
+model,file = sys.argv[1:3]
+n = int(sys.argv[3])
+seconds = float(sys.argv[4])
+predictor = Predictor(model)
+texts = [t for t,_ in json.load(open(file))]
 batches = cycle([texts[i:i+n] for i in range(0, len(texts)-n+1, n)])
 for _ in range(20): predictor.predict(next(batches))
-times,start,cpu = [], time.perf_counter(), time.process_time()
+times = []
+start = time.perf_counter()
+cpu = time.process_time()
 while time.perf_counter()-start<seconds:
     t = time.perf_counter()
     predictor.predict(next(batches))
     times.append(time.perf_counter()-t)
 spent = time.perf_counter()-start
-print(json.dumps(dict(per_second=n*len(times)/spent, p50_ms=1000*sorted(times)[len(times)//2], cpu_seconds=time.process_time()-cpu, seconds=spent)))
+p50_ms = 1000*sorted(times)[len(times)//2]
+cpu_seconds = time.process_time()-cpu
+print(json.dumps(dict(per_second=n*len(times)/spent, p50_ms=p50_ms, cpu_seconds=cpu_seconds, seconds=spent)))
 ''' # The Predictor fed n texts at a time, in a process of its own
 
 LITSERVE = '''
@@ -57,12 +69,15 @@ class Served(ls.LitAPI):
     def decode_request(self, request): return request['text']
     def batch(self, texts): return list(texts)
     def predict(self, texts):
-        if kind=='predictor': return [{'label': p.label, 'confidence': p.confidence, 'probabilities': p.probabilities} for p in self.predictor.predict(texts)]
+        if kind=='predictor': return [self.answer(p) for p in self.predictor.predict(texts)]
         return [{'label': p['label'], 'confidence': p['score']} for p in self.pipe(texts, batch_size=len(texts))]
+    def answer(self, p): return {'label': p.label, 'confidence': p.confidence, 'probabilities': p.probabilities}
     def unbatch(self, answers): return answers
     def encode_response(self, answer): return answer
 
-if __name__=='__main__': ls.LitServer(Served(max_batch_size=32, batch_timeout=.005), accelerator='cpu').run(host='127.0.0.1', port=int(port), generate_client_file=False, log_level='warning')
+if __name__=='__main__':
+    server = ls.LitServer(Served(max_batch_size=32, batch_timeout=.005), accelerator='cpu')
+    server.run(host='127.0.0.1', port=int(port), generate_client_file=False, log_level='warning')
 ''' # Its own server around the same model: batches of at most 32, filled for at most 5 ms
 
 def free_port():
@@ -70,7 +85,8 @@ def free_port():
 
 def ask(url, body=None):
     "Status and body of one request"
-    request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), {'Content-Type': 'application/json'})
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {'Content-Type': 'application/json'})
     try:
         with urllib.request.urlopen(request, timeout=60) as r: return r.status, r.read()
     except urllib.error.HTTPError as e: return e.code, e.read()
@@ -81,10 +97,12 @@ def serving(command, ready, **env):
     "A server as a process group, ready; yields its psutil.Process and the seconds until it was"
     start = time.perf_counter()
     with tempfile.NamedTemporaryFile('w+') as log:
-        p = subprocess.Popen([sys.executable, *command], env=os.environ | env, stdout=log, stderr=log, start_new_session=True)
+        p = subprocess.Popen([sys.executable, *command], env=os.environ | env, stdout=log, stderr=log,
+            start_new_session=True)
         try:
             while not ready():
-                if p.poll() is not None or time.perf_counter()-start>180: raise SystemExit(f'{command[:3]} did not start:\n{Path(log.name).read_text()[-3000:]}')
+                if p.poll() is not None or time.perf_counter()-start>180:
+                    raise SystemExit(f'{command[:3]} did not start:\n{Path(log.name).read_text()[-3000:]}')
                 time.sleep(.01)
             yield psutil.Process(p.pid), time.perf_counter()-start
         finally:
@@ -95,8 +113,13 @@ def serving(command, ready, **env):
 @contextmanager
 def service(model):
     "`sentiment-nb serve` without an allowance for each client: its URL, process and seconds until ready"
-    url = f'http://127.0.0.1:{free_port()}'
-    with serving(['-m', 'sentiment_nb.cli', 'serve', '--model', model, '--port', url.rsplit(':', 1)[1]], lambda: ask(f'{url}/readyz')[0]==200, SENTIMENT_NB_RATE_LIMIT='none') as (p,seconds): yield url, p, seconds
+    port = free_port()
+    url = f'http://127.0.0.1:{port}'
+    command = ['-m', 'sentiment_nb.cli', 'serve', '--model', model, '--port', str(port)]
+    def ready(): return ask(f'{url}/readyz')[0]==200
+    with serving(command, ready, SENTIMENT_NB_RATE_LIMIT='none') as (p,seconds): yield url, p, seconds
+
+def is_answered(url): return ask(f'{url}/predict', {'text': 'good'})[0]==200
 
 @contextmanager
 def litserve(model, kind):
@@ -106,88 +129,126 @@ def litserve(model, kind):
         script = Path(d)/'served.py'
         script.write_text(LITSERVE)
         url = f'http://127.0.0.1:{port}'
-        with serving([str(script), kind, model, str(port)], lambda: ask(f'{url}/predict', {'text': 'good'})[0]==200) as (p,seconds): yield url, p, seconds
+        command = [str(script), kind, model, str(port)]
+        with serving(command, partial(is_answered, url)) as (p,seconds): yield url, p, seconds
 
 def load(url, file, *args):
     "What the load generator reports"
-    done = subprocess.run([sys.executable, str(HERE/'load.py'), f'{url}/predict', file, *map(str, args)], stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
+    command = [sys.executable, str(HERE/'load.py'), f'{url}/predict', file, *map(str, args)]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
-def loop(model, file, n, seconds): return json.loads(subprocess.run([sys.executable, '-c', LOOP, model, file, str(n), str(seconds)], stdout=subprocess.PIPE, text=True, check=True).stdout)
+def loop(model, file, n, seconds):
+    "The Predictor in a loop"
+    command = [sys.executable, '-c', LOOP, model, file, str(n), str(seconds)]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 def cpu(process):
     "Processor seconds of a process and its children"
     return sum(sum(p.cpu_times()[:2]) for p in [process, *process.children(recursive=True)])
 
 def write_texts(model, file, n):
-    "Held-out tweets, with what the model alone says of them"
+    "Held-out tweets, with what the model alone predicts"
     from sentiment_nb.data import load_tweets
     from sentiment_nb.inference import Predictor
     texts = load_tweets().shuffle(seed=1)['text'][-n:]
-    Path(file).write_text(json.dumps([(t, {'tokens': p.tokens, 'label': p.label}) for t,p in zip(texts, Predictor(model).predict(texts))]))
+    wanted = [{'tokens': p.tokens, 'label': p.label} for p in Predictor(model).predict(texts)]
+    Path(file).write_text(json.dumps(list(zip(texts, wanted))))
 
 def export_distilbert(model, folder):
     "DistilBERT's size with random weights, whose int8 file needs to pass no gate"
     from tokenizers import Tokenizer
-    from sentiment_nb.core import ModelRecord, write_sums
+    from sentiment_nb.core import ModelRecord, write_checksums
     from sentiment_nb.data import load_tweets
-    from sentiment_nb.inference import _quantize, _token_ids
+    from sentiment_nb.inference import quantize, token_ids
     from sentiment_nb.training import torch_to_onnx
     record = ModelRecord.load(model)
     (random_distilbert(model, folder, record)/'onnx').mkdir()
     torch_to_onnx(folder, folder/'onnx'/'model.onnx')
-    _quantize(folder/'onnx'/'model.onnx', folder/'onnx'/'model_int8.onnx', _token_ids(record, Tokenizer.from_file(f'{model}/tokenizer.json'), load_tweets()['text'][:100]))
+    ids = token_ids(record, Tokenizer.from_file(f'{model}/tokenizer.json'), load_tweets()['text'][:100])
+    quantize(folder/'onnx'/'model.onnx', folder/'onnx'/'model_int8.onnx', ids)
     record.engines = {'int8': {'passed': True}}
     record.save(folder)
-    write_sums(folder)
+    write_checksums(folder)
     return str(folder)
+
+def loop_row(measured):
+    "A row of the loop: without HTTP nothing is wrong or lost"
+    return dict(per_second=measured['per_second'], server_cpu=measured['cpu_seconds']/measured['seconds'],
+        load_cpu=0., p50_ms=measured['p50_ms'], p99_ms=0., wrong=0, lost=0)
+
+def load_row(report, server_seconds, checked):
+    "A row of a server, from the report of the load; other servers count other tokens, so only ours is `checked`"
+    refused = sum(n for s,n in report['statuses'].items() if s!='200')
+    return dict(per_second=report['per_second'], server_cpu=server_seconds/report['seconds'],
+        load_cpu=report['cpu_seconds']/report['seconds'], p50_ms=report['p50_ms'], p99_ms=report['p99_ms'],
+        wrong=report['wrong'] if checked else 0, lost=sum(report['lost'].values()) + refused)
+
+def summarize(way, rows): return dict(way=way, **{k: spread([r[k] for r in rows], 2) for k in rows[0]})
+
+def ratio_to(ours, theirs): return spread([s['per_second']/o['per_second'] for s,o in zip(ours, theirs)], 3)
+
+BOUNDS = {'Predictor in a loop': .85, 'LitServe, predictor': 1, 'LitServe, torch': 3} # Of the service's throughput
 
 def measure_throughput(args, file):
     "Answers per second with 32 pending, by way"
-    ways = {'service': lambda: service(args.model)}
-    if importlib.util.find_spec('litserve'): ways |= {f'LitServe, {k}': lambda k=k: litserve(args.model, k) for k in ('predictor', 'torch')}
+    ways = {'service': partial(service, args.model)}
+    if importlib.util.find_spec('litserve'):
+        ways |= {f'LitServe, {k}': partial(litserve, args.model, k) for k in ('predictor', 'torch')}
     rows = {w: [] for w in ['Predictor in a loop', *ways]}
     for _ in range(args.repeat):
-        found = loop(args.model, file, CLIENTS, args.seconds)
-        rows['Predictor in a loop'].append(dict(per_second=found['per_second'], server_cpu=found['cpu_seconds']/found['seconds'], load_cpu=0., p50_ms=found['p50_ms'], p99_ms=0., wrong=0, lost=0))
+        rows['Predictor in a loop'].append(loop_row(loop(args.model, file, CLIENTS, args.seconds)))
         for w,start in ways.items():
             with start() as (url,p,_):
                 load(url, file, '--clients', CLIENTS, '--seconds', 2)
                 before = cpu(p)
-                f = load(url, file, '--clients', CLIENTS, '--seconds', args.seconds)
-                rows[w].append(dict(per_second=f['per_second'], server_cpu=(cpu(p)-before)/f['seconds'], load_cpu=f['cpu_seconds']/f['seconds'], p50_ms=f['p50_ms'], p99_ms=f['p99_ms'],
-                    wrong=f['wrong'] if w=='service' else 0, lost=sum(f['lost'].values()) + sum(n for s,n in f['statuses'].items() if s!='200')))
-    table = [dict(way=w, **{k: spread([r[k] for r in found], 2) for k in found[0]}) for w,found in rows.items()]
-    print_table(table, f'{CLIENTS} texts pending at all times, {args.seconds:g} s, {args.repeat} turns; processor use in cores')
-    ratios = {w: spread([s['per_second']/o['per_second'] for s,o in zip(rows['service'], rows[w])], 3) for w in rows if w!='service'}
-    for w,b in {'Predictor in a loop': .85, 'LitServe, predictor': 1, 'LitServe, torch': 3}.items():
-        if w in ratios: say('service / {}: {median:.2f} ({low:.2f} to {high:.2f}) turn by turn, bound {}: {}'.format(w, b, 'held' if ratios[w]['median']>=b else 'MISSED', **ratios[w]))
-        else: say(f'{w}: not measured, litserve is not installed')
+                report = load(url, file, '--clients', CLIENTS, '--seconds', args.seconds)
+                rows[w].append(load_row(report, cpu(p)-before, checked=w=='service'))
+    table = [summarize(w, rs) for w,rs in rows.items()]
+    print_table(table,
+        f'{CLIENTS} texts pending at all times, {args.seconds:g} s, {args.repeat} turns; processor use in cores')
+    ratios = {w: ratio_to(rows['service'], rs) for w,rs in rows.items() if w!='service'}
+    for w,bound in BOUNDS.items():
+        if w not in ratios:
+            say(f'{w}: not measured, litserve is not installed')
+            continue
+        r = ratios[w]
+        say(f"service / {w}: {r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f}) turn by turn, "
+            f"bound {bound}: {'held' if r['median']>=bound else 'MISSED'}")
     return dict(table=table, ratios=ratios)
 
 def measure_latency(args, file):
     "One client, and half of what the service can do"
     with service(args.model) as (url,_,_):
         load(url, file, '--clients', 1, '--seconds', 1)
-        alone,in_process = [], []
+        alone = []
+        in_process = []
         for _ in range(args.repeat):
             in_process.append(loop(args.model, file, 1, args.seconds/2)['p50_ms'])
             alone.append(load(url, file, '--clients', 1, '--seconds', args.seconds/2)['p50_ms'])
         rate = load(url, file, '--clients', CLIENTS, '--seconds', args.seconds)['per_second']/2
         half = [load(url, file, '--rate', rate, '--seconds', args.seconds) for _ in range(args.repeat)]
-    rows = [dict(what='p50 of one client, ms', value=spread(alone)), dict(what='p50 in the process, ms', value=spread(in_process)), dict(what=f'half load ({rate:.0f}/s), p50, ms', value=spread([h['p50_ms'] for h in half])),
-        dict(what='half load, p99, ms', value=spread([h['p99_ms'] for h in half])), dict(what='half load, processor of the load, cores', value=spread([h['cpu_seconds']/h['seconds'] for h in half]))]
+    values = {'p50 of one client, ms': alone, 'p50 in the process, ms': in_process,
+        f'half load ({rate:.0f}/s), p50, ms': [h['p50_ms'] for h in half],
+        'half load, p99, ms': [h['p99_ms'] for h in half],
+        'half load, processor of the load, cores': [h['cpu_seconds']/h['seconds'] for h in half]}
+    rows = [dict(what=what, value=spread(vs)) for what,vs in values.items()]
     print_table(rows, 'Latency')
     gap = statistics.median(alone)-statistics.median(in_process)
     say(f"HTTP costs {gap:.2f} ms, bound 3 ms: {'held' if gap<=3 else 'MISSED'}")
     return dict(table=rows, gap_ms=round(gap, 3), half_load=half)
 
-def mixed(url, texts, n):
-    "Requests of all kinds, right and wrong, one after the other on two threads"
-    kinds = [lambda t: ('/predict', {'text': t}), lambda t: ('/predict/batch', {'texts': [t]*8}), lambda t: ('/hf', {'inputs': t}), lambda t: ('/predict', {'text': t[:60], 'explain': True}), lambda t: ('/predict', {'text': t*20}), lambda t: ('/predict', {'txt': t}), lambda t: ('/readyz', None)]
+def requests_of(text):
+    "Requests of all kinds, right and wrong"
+    return [('/predict', {'text': text}), ('/predict/batch', {'texts': [text]*8}), ('/hf', {'inputs': text}),
+        ('/predict', {'text': text[:60], 'explain': True}), ('/predict', {'text': text*20}),
+        ('/predict', {'txt': text}), ('/readyz', None)]
+
+def send_mixed(url, texts, n):
+    "Requests of all kinds, one after the other on two threads"
     def work(k):
         for i in range(k, n, 2):
-            path,body = kinds[i%len(kinds)](texts[i%len(texts)])
+            kinds = requests_of(texts[i%len(texts)])
+            path,body = kinds[i%len(kinds)]
             ask(url+path, body)
     threads = [threading.Thread(target=work, args=(k,)) for k in range(2)]
     for t in threads: t.start()
@@ -200,24 +261,41 @@ def measure_startup(args, file):
         with service(args.model) as (url,p,seconds):
             if i: times.append(seconds)
             if i==args.repeat:
-                mixed(url, [t for t,_ in json.loads(Path(file).read_text())], args.requests)
+                send_mixed(url, [t for t,_ in json.loads(Path(file).read_text())], args.requests)
                 memory = p.memory_info().rss/2**20
     size = sum(f.stat().st_size for f in (Path(args.model)/'onnx').glob('*int8*'))/2**20
-    say(f"\nFrom process start to ready: {statistics.median(times):.2f} s ({min(times):.2f} to {max(times):.2f}), bound 3 s: {'held' if statistics.median(times)<=3 else 'MISSED'}")
-    say(f'Resident memory after {args.requests:,} mixed requests: {memory:.0f} MB (int8 file {size:.0f} MB); bound 250 MB with MiniLM, 320 MB in the shape of DistilBERT')
-    return dict(ready_seconds=spread(times), resident_mb=round(memory, 1), requests=args.requests, int8_mb=round(size, 1))
+    median = statistics.median(times)
+    say(f"\nFrom process start to ready: {median:.2f} s ({min(times):.2f} to {max(times):.2f}), "
+        f"bound 3 s: {'held' if median<=3 else 'MISSED'}")
+    say(f'Resident memory after {args.requests:,} mixed requests: {memory:.0f} MB (int8 file {size:.0f} MB); '
+        'bound 250 MB with MiniLM, 320 MB in the shape of DistilBERT')
+    return dict(ready_seconds=spread(times), resident_mb=round(memory, 1), requests=args.requests,
+        int8_mb=round(size, 1))
 
 class Watch(threading.Thread):
     "Resident memory of a process, once a second"
     def __init__(self, process):
         super().__init__(daemon=True)
-        self.process,self.found,self.stop = process, [], threading.Event()
+        self.process = process
+        self.megabytes = []
+        self.stop = threading.Event()
     def run(self):
-        while not self.stop.wait(1): self.found.append(round(self.process.memory_info().rss/2**20, 1))
+        while not self.stop.wait(1): self.megabytes.append(round(self.process.memory_info().rss/2**20, 1))
     def drift(self, warm=10):
         "Largest distance from the memory at the tenth second, as a share"
-        first,rest = self.found[min(warm, len(self.found)-1)], self.found[warm:] or self.found[-1:]
-        return max(abs(m-first) for m in rest)/first
+        first = self.megabytes[min(warm, len(self.megabytes)-1)]
+        later = self.megabytes[warm:] or self.megabytes[-1:]
+        return max(abs(m-first) for m in later)/first
+    def thinned(self):
+        "About sixty of the values"
+        return self.megabytes[::max(1, len(self.megabytes)//60)]
+
+def measure_recovery(url, file, calm):
+    "Seconds until a text is answered as quickly as in `calm` milliseconds, 30 at most"
+    end = time.perf_counter()
+    while not is_answered(url) or load(url, file, '--clients', 1, '--count', 20)['p50_ms']>1.5*calm+3:
+        if time.perf_counter()-end>30: break
+    return time.perf_counter()-end
 
 def bombard(args, file, times, seconds, title):
     "A multiple of the throughput by the clock; then the time until a text is answered as quickly as before"
@@ -227,31 +305,41 @@ def bombard(args, file, times, seconds, title):
         calm = statistics.median(load(url, file, '--clients', 1, '--seconds', 1)['p50_ms'] for _ in range(3))
         watch = Watch(p)
         watch.start()
-        found = load(url, file, '--rate', times*rate, '--seconds', seconds)
+        report = load(url, file, '--rate', times*rate, '--seconds', seconds)
         watch.stop.set()
-        end = time.perf_counter()
-        while ask(f'{url}/predict', {'text': 'good'})[0]!=200 or load(url, file, '--clients', 1, '--count', 20)['p50_ms']>1.5*calm+3:
-            if time.perf_counter()-end>30: break
-        recovery = time.perf_counter()-end
-    print_table([dict(rate=round(times*rate), statuses=str(found['statuses']), wrong=found['wrong'], lost=sum(found['lost'].values()), p50_ms=found['p50_ms'], p99_ms=found['p99_ms'], load_cpu=found['cpu_seconds']/found['seconds'])], title)
-    fine = set(found['statuses'])<={'200','429','503'} and not (found['wrong'] or found['lost'] or found['without_retry_after'])
+        recovery = measure_recovery(url, file, calm)
+    print_table([dict(rate=round(times*rate), statuses=str(report['statuses']), wrong=report['wrong'],
+        lost=sum(report['lost'].values()), p50_ms=report['p50_ms'], p99_ms=report['p99_ms'],
+        load_cpu=report['cpu_seconds']/report['seconds'])], title)
+    spotless = not (report['wrong'] or report['lost'] or report['without_retry_after'])
+    fine = set(report['statuses'])<={'200','429','503'} and spotless
+    drift = watch.drift()
     say(f"only 200, 429 and 503 with Retry-After, none lost or wrong: {'held' if fine else 'MISSED'}")
-    say(f"memory {watch.found[0]:.0f} to {watch.found[-1]:.0f} MB, drift {watch.drift():.1%} after the tenth second, bound 5 %: {'held' if watch.drift()<=.05 else 'MISSED'}")
-    return found | dict(times=times, throughput=rate, recovery_seconds=round(recovery, 2), memory_mb=watch.found[::max(1, len(watch.found)//60)], memory_drift=round(watch.drift(), 4), fine=fine)
+    say(f"memory {watch.megabytes[0]:.0f} to {watch.megabytes[-1]:.0f} MB, drift {drift:.1%} after the tenth second, "
+        f"bound 5 %: {'held' if drift<=.05 else 'MISSED'}")
+    return report | dict(times=times, throughput=rate, recovery_seconds=round(recovery, 2), memory_mb=watch.thinned(),
+        memory_drift=round(drift, 4), fine=fine)
 
 def measure_overload(args, file):
-    found = bombard(args, file, 3, args.crowd, f'Three times the throughput, {args.crowd:g} s')
-    say(f"as before after {found['recovery_seconds']} s (a new process of the load included), bound 2 s: {'held' if found['recovery_seconds']<=2 else 'MISSED'}")
-    return found
+    results = bombard(args, file, 3, args.crowd, f'Three times the throughput, {args.crowd:g} s')
+    seconds = results['recovery_seconds']
+    say(f"as before after {seconds} s (a new process of the load included), "
+        f"bound 2 s: {'held' if seconds<=2 else 'MISSED'}")
+    return results
 
-def measure_soak(args, file): return bombard(args, file, .7, 60*args.minutes, f'70 % of the throughput, {args.minutes:g} minutes')
+def measure_soak(args, file):
+    return bombard(args, file, .7, 60*args.minutes, f'70 % of the throughput, {args.minutes:g} minutes')
 
-PARTS = dict(throughput=measure_throughput, latency=measure_latency, startup=measure_startup, overload=measure_overload, soak=measure_soak)
+PARTS = dict(throughput=measure_throughput, latency=measure_latency, startup=measure_startup,
+    overload=measure_overload, soak=measure_soak)
+PACKAGES = ('fastapi uvicorn starlette pydantic uvloop httptools onnxruntime tokenizers '
+    'litserve torch transformers')
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--model', default='models/quickstart', help='a model folder with ONNX files')
-    p.add_argument('--shape', choices=['distilbert'], help='a random network of this size instead of the model, with its tokenizer')
+    p.add_argument('--shape', choices=['distilbert'],
+        help='a random network of this size instead of the model, with its tokenizer')
     p.add_argument('--part', choices=PARTS, help='all but soak by default')
     p.add_argument('--repeat', type=int, default=5)
     p.add_argument('--seconds', type=float, default=10, help='of each measurement')
@@ -260,15 +348,17 @@ def main():
     p.add_argument('--requests', type=int, default=10_000, help='mixed ones, before memory is read')
     p.add_argument('--texts', type=int, default=2000)
     args = p.parse_args()
-    if not (Path(args.model)/'sentiment_nb.json').is_file(): p.error(f'there is no model folder {args.model}: make one with `sentiment-nb quickstart`')
+    if not (Path(args.model)/'sentiment_nb.json').is_file():
+        p.error(f'there is no model folder {args.model}: make one with `sentiment-nb quickstart`')
     with tempfile.TemporaryDirectory() as d:
         file = f'{d}/texts.json'
         if args.shape:
-            (work := Path(d)/args.shape).mkdir()
+            work = Path(d)/args.shape
+            work.mkdir()
             args.model = export_distilbert(args.model, work)
         write_texts(args.model, file, args.texts)
+        suffix = f'-{args.shape}' if args.shape else ''
         for part in [args.part] if args.part else [n for n in PARTS if n!='soak']:
-            found = PARTS[part](args, file)
-            save('service', args, 'fastapi uvicorn starlette pydantic uvloop httptools onnxruntime tokenizers litserve torch transformers', found, part=part + (f'-{args.shape}' if args.shape else ''))
+            save('service', args, PACKAGES, PARTS[part](args, file), part=part+suffix)
 
 if __name__=='__main__': main()

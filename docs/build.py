@@ -20,11 +20,13 @@ def sharp(m):
     per_metre = int.from_bytes(png[at+4:at+8], 'big') if at>0 else 3937
     return f'{m[0]} width="{round(int.from_bytes(png[16:20], "big")*3937/per_metre)}"'
 
+def formula(m): return convert(html.unescape(m[1]))
+
 def finish(page):
     "Images at their true size, formulas as MathML, and no links that nbdev wrote into code"
     page = re.sub(r'<img [^>]*?src="data:image/png;base64,([^"]+)"', sharp, page)
     page = re.sub(r'\[(`[^`<]+`)\]\(https?:[^)<]+\)', r'\1', page)
-    return re.sub(r'<span class="math \w+">\\\((.*?)\\\)</span>', lambda m: convert(html.unescape(m[1])), page, flags=re.S)
+    return re.sub(r'<span class="math \w+">\\\((.*?)\\\)</span>', formula, page, flags=re.S)
 
 class Book(Site):
     "A smalldocs site that knows the names nbdev gives to pages, and the address they will have"
@@ -33,21 +35,27 @@ class Book(Site):
         page.out = page.out.with_name(page.front.get('output-file', page.out.name))
         return page
 
-    def find_page(self, target): return super().find_page(target) or next((p for p in self.pages.values() if p.out==target), None)
+    def find_page(self, target):
+        by_output = (p for p in self.pages.values() if p.out==target)
+        return super().find_page(target) or next(by_output, None)
 
     def resolve(self, href, page, record=True):
         here = self.project.website['site-url'] + '/'
-        return super().resolve('/' + href.removeprefix(here) if href.startswith(here) else href, page, record)
+        if href.startswith(here): href = '/' + href.removeprefix(here)
+        return super().resolve(href, page, record)
 
     def render_page(self, page):
         super().render_page(page)
         linked = re.sub(r'(?<=href=")\w+\.ipynb', lambda m: self.resolve(m[0], page), page.html) # in cells that made HTML
-        page.html,page.env['math'] = finish(linked),False
+        page.html = finish(linked)
+        page.env['math'] = False
 
     def copy_assets(self, nav):
         "The themes' fonts are fetched from elsewhere: a reader's own will do"
         super().copy_assets(nav)
-        for css in (self.out/'site_libs'/'themes').rglob('*.css'): css.write_text(re.sub(r'@import url\(https?:[^)]*\);?', '', css.read_text(encoding='utf-8')), encoding='utf-8')
+        for css in (self.out/'site_libs'/'themes').rglob('*.css'):
+            style = css.read_text(encoding='utf-8')
+            css.write_text(re.sub(r'@import url\(https?:[^)]*\);?', '', style), encoding='utf-8')
 
 def build(out=root/'_docs'):
     "Process the notebooks, render them into `out`; the pages, and what is wrong with them"

@@ -20,10 +20,16 @@ Done = namedtuple('Done', 'code out err')
 def pytest_configure(config):
     config.addinivalue_line('markers', 'slow: takes minutes or wants the large data sets; run by `make test-all`')
 
+def pytest_collection_modifyitems(items):
+    "While one worker makes `tiny` for the first file that needs it, the other takes the files that do without"
+    needy = [item.path for item in items if 'tiny' in getattr(item, 'fixturenames', ())]
+    items.sort(key=lambda item: item.path in needy[1:] and item.path!=needy[0])
+
 def environ(**changes):
     "The environment of a process of ours; None takes a variable out"
     env = os.environ | {'OMP_NUM_THREADS': '1'} | changes
-    return {k: v for k,v in env.items() if v is not None and (k in changes or k not in ('SENTIMENT_NB_DATA', 'SENTIMENT_NB_MODEL'))}
+    dropped = {'SENTIMENT_NB_DATA', 'SENTIMENT_NB_MODEL'} - changes.keys()
+    return {k: v for k,v in env.items() if v is not None and k not in dropped}
 
 @pytest.fixture
 def workdir(tmp_path, monkeypatch, tmp_path_factory):
@@ -48,12 +54,14 @@ def cli(workdir, capsys):
 def shell(workdir):
     "`sentiment-nb …` as a process, with changes to its environment"
     def run(*args, **env):
-        p = subprocess.run([sys.executable, '-m', 'sentiment_nb.cli', *map(str, args)], capture_output=True, text=True, env=environ(**env), timeout=300)
+        command = [sys.executable, '-m', 'sentiment_nb.cli', *map(str, args)]
+        p = subprocess.run(command, capture_output=True, text=True, env=environ(**env), timeout=300)
         return Done(p.returncode, p.stdout, p.stderr)
     return run
 
-def listing(folder): return {p.relative_to(folder).as_posix(): (p.stat().st_size, p.stat().st_mtime_ns) if p.is_file() else None
-    for p in folder.rglob('*') if not (p.name.startswith('.') and p.name.endswith('.lock'))}
+def is_lock(path): return path.name.startswith('.') and path.name.endswith('.lock')
+def stamp(path): return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
+def listing(folder): return {p.relative_to(folder).as_posix(): stamp(p) for p in folder.rglob('*') if not is_lock(p)}
 
 @contextmanager
 def untouched(folder):
@@ -69,7 +77,8 @@ def refuses(cli, workdir):
         with untouched(workdir):
             done = run(*args, **env)
             assert done.code==2 and done.out=='', done
-        assert done.err.startswith('sentiment-nb: ') and done.err.count('\n')==1 and 'Traceback' not in done.err, done.err
+        assert done.err.startswith('sentiment-nb: ') and done.err.count('\n')==1, done.err
+        assert 'Traceback' not in done.err, done.err
         assert all(p in done.err for p in parts), done.err
         return done.err
     return run
@@ -77,13 +86,16 @@ def refuses(cli, workdir):
 # Runs commands one after the other; every way to a network is replaced by one that writes itself down and fails
 MANY = '''
 import json, socket, sys
-commands, attempts = json.loads(sys.argv[1]), []
-def closed(name, known):
+commands = json.loads(sys.argv[1])
+attempts = []
+def is_local(args):
+    return args and isinstance(args[0], socket.socket) and args[0].family==getattr(socket, 'AF_UNIX', None)
+def closed(name, original):
     def f(*args, **kw):
-        who = [a for a in args if not isinstance(a, socket.socket)]
-        if args and isinstance(args[0], socket.socket) and args[0].family==getattr(socket, 'AF_UNIX', None): return known(*args, **kw)
-        attempts.append([name, repr(who)])
-        raise OSError(f'{name}{who}: there is no network')
+        if is_local(args): return original(*args, **kw)
+        address = [a for a in args if not isinstance(a, socket.socket)]
+        attempts.append([name, repr(address)])
+        raise OSError(f'{name}{address}: there is no network')
     return f
 for n in ('connect', 'connect_ex', 'sendto'): setattr(socket.socket, n, closed(n, getattr(socket.socket, n)))
 for n in ('getaddrinfo', 'gethostbyname', 'gethostbyname_ex', 'create_connection'): setattr(socket, n, closed(n, None))
@@ -97,35 +109,47 @@ pathlib.Path('attempts.json').write_text(json.dumps(attempts))
 
 def run_many(commands, cwd, **env):
     "Commands in one process without a network; what each printed, and the attempts to reach a network"
-    p = subprocess.run([sys.executable, '-c', MANY, json.dumps(commands)], cwd=cwd, env=environ(**env), capture_output=True, text=True, timeout=400)
+    script = [sys.executable, '-c', MANY, json.dumps(commands)]
+    p = subprocess.run(script, cwd=cwd, env=environ(**env), capture_output=True, text=True, timeout=400)
     assert p.returncode==0, p.stderr
     return p.stdout.split('=====\n')[:-1], json.loads((cwd/'attempts.json').read_text())
 
+BROWSERS = 'chromium', 'chromium-browser', 'google-chrome', 'chrome', 'msedge'
+
 @pytest.fixture(scope='module')
 def browser():
-    "A real headless Chromium, the machine's own; without one its tests are skipped, but in CI they fail. (Its loop stands in this thread until the module ends)"
-    found = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome', 'msedge'))), None)
-    if not found: (pytest.fail if os.environ.get('CI') else pytest.skip)('needs Chromium or Chrome on the PATH')
+    """A real headless Chromium, the machine's own; without one its tests are skipped, but in CI they fail
+
+    Its loop stands in this thread until the module ends.
+    """
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not path: (pytest.fail if os.environ.get('CI') else pytest.skip)('needs Chromium or Chrome on the PATH')
     from playwright.sync_api import sync_playwright
     with sync_playwright() as p:
-        b = p.chromium.launch(executable_path=found, args=['--no-sandbox'])
+        b = p.chromium.launch(executable_path=path, args=['--no-sandbox'])
         yield b
         b.close()
 
 @pytest.fixture(scope='session')
 def tiny(tmp_path_factory, request):
-    "The whole job, small: prepared tweets, a linear and a fine-tuned model, exported; made with no network and none forbidden, once for all workers"
+    """The whole job, small: prepared tweets, a linear and a fine-tuned model, exported
+
+    Made with no network and none forbidden, once for all workers.
+    """
     run = tmp_path_factory.getbasetemp() # of this worker, in the folder of all
     home = (run.parent if hasattr(request.config, 'workerinput') else run)/'tiny'
+    log = home.with_suffix('.json')
     with FileLock(f'{home}.lock'):
-        if not home.with_suffix('.json').exists(): home.with_suffix('.json').write_text(json.dumps(make_tiny(home)))
-    printed, attempts = json.loads(home.with_suffix('.json').read_text())
-    return SimpleNamespace(home=home, data=home/'data', linear=home/'linear', model=home/'model', report=home/'report', printed=printed, attempts=attempts)
+        if not log.exists(): log.write_text(json.dumps(make_tiny(home)))
+    printed, attempts = json.loads(log.read_text())
+    return SimpleNamespace(home=home, data=home/'data', linear=home/'linear', model=home/'model', report=home/'report',
+        printed=printed, attempts=attempts)
 
 def make_tiny(home):
-    "What `run_many` says of the whole job"
+    "What `run_many` returns of the whole job"
     home.mkdir()
     commands = ['prepare tweets --limit 4000 --out data', 'train data --model linear --out linear',
         'train data --model minilm --limit 320 --max-length 32 --epochs 1 --out model', 'export model --data data',
-        'evaluate model data --baselines linear --out report', 'predict --model model --json --text']
-    return run_many([c.split() for c in commands[:-1]] + [commands[-1].split() + ['I love it']], home, HF_HUB_OFFLINE=None)
+        'evaluate model data --baselines linear --out report']
+    predict = ['predict', '--model', 'model', '--json', '--text', 'I love it']
+    return run_many([*(c.split() for c in commands), predict], home, HF_HUB_OFFLINE=None)

@@ -19,7 +19,7 @@ from conftest import environ, root
 
 from sentiment_nb.api import new_key
 
-NEAR = 2e-6 # Written with six digits
+TOLERANCE = 2e-6 # Numbers are written with six digits
 csv.field_size_limit(1<<30)
 TEXT = 'The room was small and the wait was awful, but the staff were wonderful!'
 @pytest.fixture(scope='module')
@@ -27,28 +27,30 @@ def quickstart(tmp_path_factory):
     "The quickstart's model, exported, and tweets that it has not seen"
     from sentiment_nb.data import load_prepared
     from sentiment_nb.inference import Predictor, exported_quickstart
-    from sentiment_nb.training import quickstart_folder
+    from sentiment_nb.training import load_quickstart
     folder = Path(shutil.copytree(exported_quickstart(), tmp_path_factory.mktemp('models')/'quickstart'))
-    splits = load_prepared(quickstart_folder().parents[1]/'data')
+    splits = load_prepared(load_quickstart().data)
     return SimpleNamespace(folder=folder, texts=splits['test']['text'][:], predictor=Predictor(folder))
 
 def until(true, seconds=60):
     end = time.monotonic()+seconds
-    while not (found := true()):
+    while not (value := true()):
         assert time.monotonic()<end, 'waited in vain'
         time.sleep(.05)
-    return found
+    return value
 
 def alive(url):
     with suppress(httpx.HTTPError): return httpx.get(url).status_code==200
 
 @contextmanager
 def running(folder, command, ready, url=None, **env):
-    "A server as a process, listening, with what it says in a file; SIGTERM when the block ends"
+    "A server as a process, listening, with its output in a file; SIGTERM when the block ends"
     log = folder/f'log{len(list(folder.glob("log*")))}'
-    with open(log, 'w') as f: p = subprocess.Popen([sys.executable, '-m', *command], cwd=folder, env=environ(**env), stdout=f, stderr=f)
+    with open(log, 'w') as f:
+        p = subprocess.Popen([sys.executable, '-m', *command], cwd=folder, env=environ(**env), stdout=f, stderr=f)
+    def address(): return re.findall(r'http://127\.0\.0\.1:\d+', log.read_text())
     try:
-        url = url or until(lambda: p.poll() is not None or (m := re.search(r'http://127\.0\.0\.1:\d+', log.read_text())) and m[0])
+        url = url or until(lambda: p.poll() is not None or address() and address()[0])
         until(lambda: p.poll() is not None or alive(url+ready))
         assert p.poll() is None, log.read_text()
         yield SimpleNamespace(url=url, process=p, log=log)
@@ -57,17 +59,25 @@ def running(folder, command, ready, url=None, **env):
         with suppress(subprocess.TimeoutExpired): p.wait(30)
         p.kill()
 
-def app(folder, *args, **env): return running(folder, ['sentiment_nb.cli', 'app', '--port', '0', *map(str, args)], '/_stcore/health', **env)
-def service(folder, model, **env): return running(folder, ['sentiment_nb.cli', 'serve', '--port', '0', '--model', str(model)], '/readyz', **{f'SENTIMENT_NB_{k}': str(v) for k,v in env.items()})
+def app(folder, *args, **env):
+    command = ['sentiment_nb.cli', 'app', '--port', '0', *map(str, args)]
+    return running(folder, command, '/_stcore/health', **env)
+
+def service(folder, model, **env):
+    command = ['sentiment_nb.cli', 'serve', '--port', '0', '--model', str(model)]
+    return running(folder, command, '/readyz', **{f'SENTIMENT_NB_{k}': str(v) for k,v in env.items()})
 
 @pytest.fixture(scope='module')
 def server(quickstart, tmp_path_factory):
     with app(tmp_path_factory.mktemp('server'), '--model', quickstart.folder) as s: yield s
 
 class Visitor:
-    "A tab of the browser, and what it asked for"
+    "A tab of the browser, and the hosts that it sent requests to"
     def __init__(self, context, url):
-        self.tab,self.url,self.hosts,self.wrong = context.new_page(), url, set(), []
+        self.tab = context.new_page()
+        self.url = url
+        self.hosts = set()
+        self.wrong = []
         self.tab.set_default_timeout(60_000)
         self.tab.on('request', lambda r: self.hosts.add(re.sub(r'^\w+://([^/]*).*', r'\1', r.url)))
         self.tab.on('pageerror', lambda e: self.wrong.append(str(e)))
@@ -78,14 +88,17 @@ class Visitor:
         self.quiet()
         return self
     def button(self, name): return self.tab.get_by_role('button', name=re.compile(f'^{name}'))
-    def says(self, kind='Error'): return self.tab.get_by_test_id(f'stAlertContent{kind}').all_inner_texts()
-    def wait_says(self, kind='Error'):
+    def alerts(self, kind='Error'): return self.tab.get_by_test_id(f'stAlertContent{kind}').all_inner_texts()
+    def wait_alerts(self, kind='Error'):
         self.tab.get_by_test_id(f'stAlertContent{kind}').first.wait_for()
-        return self.says(kind)
+        return self.alerts(kind)
     def metrics(self):
         self.tab.get_by_test_id('stMetricValue').first.wait_for()
         return self.tab.get_by_test_id('stMetricValue').all_inner_texts()
-    def ask(self, text):
+    def bars(self):
+        "Names and captions of the classes"
+        return self.tab.get_by_role('group', name='share of each class').inner_text().split('\n')
+    def submit(self, text):
         box = self.tab.get_by_role('textbox', name='Text')
         box.fill(text)
         box.press('Control+Enter')
@@ -124,7 +137,8 @@ class Visitor:
         with open(path, encoding='utf-8', newline='') as f: return path.name, list(csv.reader(f))
     def no_traceback(self):
         shown = self.tab.locator('body').inner_text()
-        assert 'Traceback' not in shown and 'encountered an error' not in shown and not self.tab.get_by_test_id('stException').count() and not self.wrong, (shown, self.wrong)
+        assert 'Traceback' not in shown and 'encountered an error' not in shown, shown
+        assert not self.tab.get_by_test_id('stException').count() and not self.wrong, (shown, self.wrong)
 
 @pytest.fixture(scope='module')
 def context(browser):
@@ -142,32 +156,42 @@ def visit(context):
     for v in visitors: v.tab.close()
 
 def write(path, rows, delimiter=',', encoding='utf-8', newline='\r\n'):
-    with open(path, 'w', encoding=encoding, newline='') as f: csv.writer(f, delimiter=delimiter, lineterminator=newline).writerows(rows)
+    with open(path, 'w', encoding=encoding, newline='') as f:
+        csv.writer(f, delimiter=delimiter, lineterminator=newline).writerows(rows)
     return path
 
+def numbers(row, n_before):
+    "Confidence and probabilities of a row"
+    return [float(v) for v in (row[n_before+1], *row[n_before+3:])]
+
 def compare(rows, table, column, predictor):
-    "Every row of a download: all columns as they came, and what the model says of the text"
-    names = predictor.record.labels
-    assert rows[0]==table[0] + [f'predicted_{n}' if n in table[0] else n for n in ('label', 'confidence', 'uncertain', *(f'prob_{n}' for n in names))] and len(rows)==len(table)
-    texts = [r[table[0].index(column)] for r in table[1:]]
-    known = dict(zip(dict.fromkeys(texts), predictor.predict(list(dict.fromkeys(texts)))))
-    for got,had,t in zip(rows[1:], table[1:], texts):
-        p = known[t]
-        assert got[:len(had)]==had and got[len(had)]==p.label and got[len(had)+2]==str(p.uncertain), (got, had, p)
-        assert all(abs(float(a)-b)<NEAR for a,b in zip([got[len(had)+1], *got[len(had)+3:]], [p.confidence, *p.probabilities.values()])), (got, p)
+    "Every row of a download: all columns as they came, and the prediction for the text"
+    before = table[0]
+    new = ['label', 'confidence', 'uncertain', *(f'prob_{n}' for n in predictor.record.labels)]
+    assert rows[0]==before + [f'predicted_{n}' if n in before else n for n in new] and len(rows)==len(table)
+    texts = [r[before.index(column)] for r in table[1:]]
+    distinct = list(dict.fromkeys(texts))
+    predictions = dict(zip(distinct, predictor.predict(distinct)))
+    n = len(before)
+    for row,uploaded,t in zip(rows[1:], table[1:], texts):
+        p = predictions[t]
+        assert row[:n]==uploaded and row[n]==p.label and row[n+2]==str(p.uncertain), (row, uploaded, p)
+        expected = [p.confidence, *p.probabilities.values()]
+        assert all(abs(a-b)<TOLERANCE for a,b in zip(numbers(row, n), expected)), (row, p)
 
 # A text
 
 def test_text(visit, server, quickstart):
-    "The answer is the model's, the words that decided are marked, and nobody else is asked anything"
+    "The answer is the model's, the words that decided are marked, and no other host gets a request"
     v = visit(server)
-    v.ask(TEXT)
+    v.submit(TEXT)
     p = quickstart.predictor.predict(TEXT)
     assert v.metrics()==[p.label, f'{p.confidence:.1%}']
     marked = v.tab.locator('p[dir=auto] span[title]')
     assert ''.join(marked.all_inner_texts())==TEXT.replace(' ', '')
-    assert 'wonderful' in max(marked.all(), key=lambda e: abs(float(e.get_attribute('title')))).inner_text() + v.tab.get_by_text('Most for').inner_text()
-    assert [s for n,v_ in p.probabilities.items() for s in (n, f'{v_:.1%}')]==v.tab.get_by_role('group', name='share of each class').inner_text().split('\n')
+    strongest = max(marked.all(), key=lambda e: abs(float(e.get_attribute('title'))))
+    assert 'wonderful' in strongest.inner_text() + v.tab.get_by_text('Most for').inner_text()
+    assert v.bars()==[part for n,share in p.probabilities.items() for part in (n, f'{share:.1%}')]
     v.no_traceback()
     assert v.hosts=={server.url.removeprefix('http://')}
     assert 'wonderful' not in server.log.read_text() and 'eprecat' not in server.log.read_text()
@@ -176,30 +200,31 @@ def test_markup_is_text(visit, server):
     "What looks like a page stays a text"
     v = visit(server)
     text = '<img src=x onerror=alert(1)> <script>alert(2)</script> **bold** $x$ [a](javascript:alert(3)) fine'
-    v.ask(text)
+    v.submit(text)
     assert v.tab.locator('p[dir=auto]').last.inner_text()==text
     assert not v.tab.locator('p[dir=auto] :is(img,script,a,strong)').count()
     v.no_traceback()
 
 def test_uncertain_is_visible(visit, server, quickstart):
-    unsure = next(t for t,p in zip(quickstart.texts, quickstart.predictor.predict(quickstart.texts[:500])) if p.uncertain)
+    predictions = quickstart.predictor.predict(quickstart.texts[:500])
+    unsure = next(t for t,p in zip(quickstart.texts, predictions) if p.uncertain)
     v = visit(server)
-    v.ask('I love it, thank you so much!')
-    assert not v.says('Warning')
-    v.ask(unsure)
-    assert v.wait_says('Warning')[0].startswith('Uncertain.')
+    v.submit('I love it, thank you so much!')
+    assert not v.alerts('Warning')
+    v.submit(unsure)
+    assert v.wait_alerts('Warning')[0].startswith('Uncertain.')
 
 def test_no_text_and_a_long_one(visit, server, quickstart):
     "A sentence; a long text is answered without its words"
     v = visit(server)
     v.predict()
-    assert 'type one' in v.wait_says('Warning')[0]
+    assert 'type one' in v.wait_alerts('Warning')[0]
     long = 'The service was excellent. '*200
     v.tab.get_by_role('textbox', name='Text').fill(long)
     v.predict()
     v.tab.get_by_text('Words are weighed').wait_for()
     v.quiet()
-    assert v.metrics()[0]==quickstart.predictor.predict(long).label and 'longer' in v.wait_says('Info')[0]
+    assert v.metrics()[0]==quickstart.predictor.predict(long).label and 'longer' in v.wait_alerts('Info')[0]
     v.no_traceback()
 
 def test_keyboard(visit, server, quickstart):
@@ -232,27 +257,30 @@ def test_keyboard(visit, server, quickstart):
 
 def test_file(visit, server, quickstart, tmp_path):
     "A thousand rows: the bar moves, and every row of the download is the model's; what came and what is shown stays when the page is left"
-    table = [['id','text','notes'], *([str(i), t, ''] for i,t in enumerate(quickstart.texts[:999])), ['999', 'two\nlines, "quoted"', 'kept; as it was']]
+    table = [['id','text','notes'], *([str(i), t, ''] for i,t in enumerate(quickstart.texts[:999]))]
+    table.append(['999', 'two\nlines, "quoted"', 'kept; as it was'])
     v = visit(server, 'file')
     v.upload(write(tmp_path/'a thousand.csv', table))
     v.predict()
     seen = set()
     bar = v.tab.get_by_role('progressbar')
     bar.wait_for()
+    caption = v.tab.get_by_text(re.compile(r'^[\d,]+ of 1,000'))
     while bar.count():
-        with suppress(Exception): seen.add(int(re.sub(r'\D', '', v.tab.get_by_text(re.compile(r'^[\d,]+ of 1,000')).inner_text(timeout=500).split(' of ')[0])))
+        with suppress(Exception): seen.add(int(caption.inner_text(timeout=500).split(' of ')[0].replace(',', '')))
         v.tab.wait_for_timeout(50)
     v.done()
     assert len([n for n in seen if 0<n<1000])>=3, seen
     name, rows = v.download(tmp_path)
     assert name=='a thousand-predicted.csv'
     compare(rows, table, 'text', quickstart.predictor)
-    found = quickstart.predictor.predict([r[1] for r in table[1:]])
-    shares = v.tab.get_by_role('group', name='share of each class').inner_text().split('\n')
-    assert shares==[s for n in quickstart.predictor.record.labels for k in [sum(p.label==n for p in found)] for s in (n, f'{k:,} ({k/1000:.0%})')]
-    assert f'{sum(p.uncertain for p in found)} of 1,000 answers are uncertain' in v.tab.locator('body').inner_text()
-    worst = min(range(1000), key=lambda i: found[i].confidence)
-    assert f'row {worst+1:,}: {found[worst].label}, {found[worst].confidence:.1%}' in v.tab.locator('body').inner_text()
+    predictions = quickstart.predictor.predict([r[1] for r in table[1:]])
+    counts = {n: sum(p.label==n for p in predictions) for n in quickstart.predictor.record.labels}
+    assert v.bars()==[part for n,k in counts.items() for part in (n, f'{k:,} ({k/1000:.0%})')]
+    shown = v.tab.locator('body').inner_text()
+    assert f'{sum(p.uncertain for p in predictions)} of 1,000 answers are uncertain' in shown
+    worst = min(range(1000), key=lambda i: predictions[i].confidence)
+    assert f'row {worst+1:,}: {predictions[worst].label}, {predictions[worst].confidence:.1%}' in shown
     assert v.tab.get_by_role('group', name='words').count()==2 and v.tab.get_by_test_id('stVegaLiteChart').count()==1
     v.leave_and_return()
     v.done()
@@ -262,8 +290,11 @@ def test_file(visit, server, quickstart, tmp_path):
 def test_other_csv(visit, server, quickstart, tmp_path):
     "Other separators and encodings; a column that is empty; the texts in a column of another name"
     v = visit(server, 'file')
-    for n,(delimiter,encoding) in enumerate([(';','latin-1'), (';','utf-8-sig'), ('\t','utf-16'), ('|','utf-8')], 30):
-        table = [['nr','leer','Kommentar','leer 2'], *([str(i), '', f'{t.encode("ascii","ignore").decode()} Très déçu, naïve façade über ñ', ''] for i,t in enumerate(quickstart.texts[:n]))]
+    def foreign(text): return f'{text.encode("ascii","ignore").decode()} Très déçu, naïve façade über ñ'
+    formats = [(';','latin-1'), (';','utf-8-sig'), ('\t','utf-16'), ('|','utf-8')]
+    for n,(delimiter,encoding) in enumerate(formats, 30):
+        rows = ([str(i), '', foreign(t), ''] for i,t in enumerate(quickstart.texts[:n]))
+        table = [['nr','leer','Kommentar','leer 2'], *rows]
         v.upload(write(tmp_path/f'{n}.csv', table, delimiter, encoding))
         v.button(f'Predict {n} rows').wait_for()
         v.quiet()
@@ -279,7 +310,7 @@ def test_choice_of_column(visit, server, quickstart, tmp_path):
     v.upload(write(tmp_path/'a.csv', table))
     v.button('Predict 30 rows').wait_for()
     v.choose('Column', 'none')
-    assert "column 'none' is empty" in v.wait_says()[0] and not v.button('Predict').count()
+    assert "column 'none' is empty" in v.wait_alerts()[0] and not v.button('Predict').count()
     v.choose('Column', 'short')
     v.predict().done()
     compare(v.download(tmp_path)[1], table, 'short', quickstart.predictor)
@@ -300,7 +331,8 @@ def test_labels_of_ones_own(visit, server, quickstart, tmp_path):
 
 def test_spreadsheet(visit, server, quickstart, tmp_path):
     "As it came, or with an apostrophe before what a spreadsheet would run"
-    table = [['text','=note'], *([c+'1+1 good', c+'x'] for c in ('=','+','-','@','\t','\r')), ['fine =1','fine']]
+    formulas = [[c+'1+1 good', c+'x'] for c in ('=','+','-','@','\t','\r')]
+    table = [['text','=note'], *formulas, ['fine =1','fine']]
     v = visit(server, 'file')
     v.upload(write(tmp_path/'a.csv', table))
     v.predict().done()
@@ -309,21 +341,33 @@ def test_spreadsheet(visit, server, quickstart, tmp_path):
     v.tab.wait_for_timeout(300)
     v.quiet()
     rows = v.download(tmp_path)[1]
-    assert [r[:2] for r in rows]==[['text',"'=note"], *([f"'{a}", f"'{b}"] for a,b in table[1:-1]), table[-1]]
+    escaped = [[f"'{a}", f"'{b}"] for a,b in formulas]
+    assert [r[:2] for r in rows]==[['text',"'=note"], *escaped, table[-1]]
 
-WRONG = {'empty.csv': (b'', 'is empty'), 'header.csv': (b'text,id\n', 'a header but no rows'), 'picture.csv': (b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'*99, 'not a text file'),
-    'table.csv': (b'PK\x03\x04\x14\0\x06\0'*99, 'not a text file'), 'blank.csv': (b'text,id\n ,\n', 'holds no text'), 'longer.csv': (b'text,id\nfine,1\none,two,three\n', 'row 2: has more fields'),
-    'twice.csv': (b'text,text\na,b\n', "two columns called 'text'"), 'table.parquet': (b'PAR1 text,fine PAR1', 'cannot be read'), 'quote.csv': (b'text,id\n"never closed,1\n', 'cannot be read'),
-    'broken.jsonl': (b'{"text": "fine"}\n{"te\n', 'cannot be read'), 'short.csv': (b'id,text\n1,fine\n2\n', 'row 2: has no text'), '**b** `c` <i>.csv': (b'', '**b** `c` <i>.csv is empty')}
+WRONG = { # name: content, part of the error
+    'empty.csv': (b'', 'is empty'),
+    'header.csv': (b'text,id\n', 'a header but no rows'),
+    'picture.csv': (b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR'*99, 'not a text file'),
+    'table.csv': (b'PK\x03\x04\x14\0\x06\0'*99, 'not a text file'),
+    'blank.csv': (b'text,id\n ,\n', 'holds no text'),
+    'longer.csv': (b'text,id\nfine,1\none,two,three\n', 'row 2: has more fields'),
+    'twice.csv': (b'text,text\na,b\n', "two columns called 'text'"),
+    'table.parquet': (b'PAR1 text,fine PAR1', 'cannot be read'),
+    'quote.csv': (b'text,id\n"never closed,1\n', 'cannot be read'),
+    'broken.jsonl': (b'{"text": "fine"}\n{"te\n', 'cannot be read'),
+    'short.csv': (b'id,text\n1,fine\n2\n', 'row 2: has no text'),
+    '**b** `c` <i>.csv': (b'', '**b** `c` <i>.csv is empty')}
 
 def test_wrong_files(visit, server, tmp_path):
     "A sentence for each, which names it, and after them all a good one works"
     v = visit(server, 'file')
-    for name,(content,says) in WRONG.items():
+    for name,(content,part) in WRONG.items():
         (tmp_path/name).write_bytes(content)
         v.upload(tmp_path/name)
-        said = until(lambda: [s for s in v.says() if s.startswith(name.replace('`', ''))], 30) # noqa: B023
-        assert len(said)==1 and says.replace('`', '') in said[0] and '\n' not in said[0] and '/tmp' not in said[0] and not v.button('Predict').count(), said
+        shown_name = name.replace('`', '')
+        errors = until(lambda: [e for e in v.alerts() if e.startswith(shown_name)], 30) # noqa: B023
+        assert len(errors)==1 and part.replace('`', '') in errors[0], errors
+        assert '\n' not in errors[0] and '/tmp' not in errors[0] and not v.button('Predict').count(), errors
         v.no_traceback()
     v.upload(write(tmp_path/'good.csv', [['text'],['fine']]))
     v.predict().done()
@@ -365,19 +409,20 @@ def test_stop(visit, server, quickstart, tmp_path):
 def test_choice_of_models(visit, quickstart, tmp_path):
     "Several under models/: each answers for itself; one that is damaged is a sentence, and the others still work"
     from sentiment_nb.inference import Predictor
-    from sentiment_nb.training import quickstart_folder
-    for name,source in (('linear', f'{quickstart_folder()}-linear'), ('quickstart', quickstart.folder), ('damaged', quickstart.folder)): shutil.copytree(source, tmp_path/'models'/name)
+    from sentiment_nb.training import load_quickstart
+    sources = {'linear': load_quickstart().linear, 'quickstart': quickstart.folder, 'damaged': quickstart.folder}
+    for name,source in sources.items(): shutil.copytree(source, tmp_path/'models'/name)
     (tmp_path/'models'/'linear'/'README.md').write_text('---\nlanguage: en\n---\n\n# Mine\n\n## Intended use\n')
     for f in (tmp_path/'models'/'damaged'/'onnx').glob('*.onnx'): f.write_bytes(b'')
     with app(tmp_path, '--model', 'models/linear') as s:
         v = visit(s)
         for name in ('linear','quickstart'):
             if name!='linear': v.choose('Model', name)
-            v.ask(TEXT)
+            v.submit(TEXT)
             p = Predictor(tmp_path/'models'/name).predict(TEXT)
             assert v.metrics()==[p.label, f'{p.confidence:.1%}']
         v.choose('Model', 'damaged')
-        assert 'copy the model folder again' in v.wait_says()[0]
+        assert 'copy the model folder again' in v.wait_alerts()[0]
         v.choose('Model', 'linear')
         v.tab.get_by_role('link', name='The model').click()
         v.tab.get_by_role('heading', name='Intended use').wait_for()
@@ -385,13 +430,13 @@ def test_choice_of_models(visit, quickstart, tmp_path):
         v.no_traceback()
 
 def test_service(visit, quickstart, tmp_path):
-    "The page before a service with a key: the same answers, in pieces that fit, with the patience that is asked for; each no is a sentence"
+    "The page before a service with a key: the same answers, in chunks that fit, after the waits that it wants; each error is a sentence"
     key, digest = new_key()
     table = [['text'], [''], *([t] for t in quickstart.texts[:200]), ['long '*30_000], ['я'*90_000]]
     with service(tmp_path, quickstart.folder, API_KEYS=digest, RATE_LIMIT='150/10second') as api:
         with app(tmp_path, '--api', api.url, SENTIMENT_NB_KEY=key) as s:
             v = visit(s)
-            v.ask(TEXT)
+            v.submit(TEXT)
             p = quickstart.predictor.predict(TEXT)
             assert v.metrics()==[p.label, f'{p.confidence:.1%}']
             v.go('file').upload(write(tmp_path/'a.csv', table))
@@ -399,33 +444,37 @@ def test_service(visit, quickstart, tmp_path):
             v.tab.get_by_text('the service is busy, going on in').wait_for()
             v.done()
             compare(v.download(tmp_path)[1], table, 'text', quickstart.predictor)
-            assert 'No text in 1 of the rows' in v.says('Warning')[0]
+            assert 'No text in 1 of the rows' in v.alerts('Warning')[0]
             v.go('model').tab.get_by_text(re.compile('asks the service at')).wait_for()
-            with app(tmp_path, SENTIMENT_NB_API=api.url, SENTIMENT_NB_KEY='no such key') as stranger: assert 'SENTIMENT_NB_KEY' in visit(stranger).wait_says()[0]
+            with app(tmp_path, SENTIMENT_NB_API=api.url, SENTIMENT_NB_KEY='no such key') as stranger:
+                assert 'SENTIMENT_NB_KEY' in visit(stranger).wait_alerts()[0]
             v.go()
             for _ in range(30):
                 v.tab.get_by_role('textbox', name='Text').fill(5*f'{TEXT} ')
                 v.predict()
                 v.tab.wait_for_timeout(200)
                 v.quiet()
-                if v.says(): break
-            assert re.search(r'try again in \d+ s', v.says()[0])
+                if v.alerts(): break
+            assert re.search(r'try again in \d+ s', v.alerts()[0])
             api.process.terminate()
             api.process.wait(30)
             v.tab.get_by_role('textbox', name='Text').fill('fine')
             v.predict()
-            until(lambda: [s for s in v.says() if 'does not answer' in s], 30)
+            until(lambda: [s for s in v.alerts() if 'does not answer' in s], 30)
             v.no_traceback()
             assert key not in s.log.read_text() and 'wonderful' not in s.log.read_text()
 
 def test_streamlit_run(visit, quickstart, tmp_path):
     "Streamlit's own way to start the script"
     with socket.create_server(('127.0.0.1', 0)) as free: port = free.getsockname()[1]
-    options = ['--server.headless', 'true', '--server.address', '127.0.0.1', '--browser.gatherUsageStats', 'false', '--server.port', str(port)]
-    with running(tmp_path, ['streamlit', 'run', str(root/'sentiment_nb'/'app.py'), *options], '/_stcore/health', f'http://127.0.0.1:{port}', SENTIMENT_NB_MODEL=str(quickstart.folder)) as s:
+    options = ['--server.headless', 'true', '--server.address', '127.0.0.1']
+    options += ['--browser.gatherUsageStats', 'false', '--server.port', str(port)]
+    command = ['streamlit', 'run', str(root/'sentiment_nb'/'app.py'), *options]
+    url = f'http://127.0.0.1:{port}'
+    with running(tmp_path, command, '/_stcore/health', url, SENTIMENT_NB_MODEL=str(quickstart.folder)) as s:
         v = visit(s)
-        v.ask(TEXT)
-        v.ask('I love it')
+        v.submit(TEXT)
+        v.submit('I love it')
         assert v.metrics()[0]==quickstart.predictor.predict('I love it').label
         v.no_traceback()
         assert 'eprecat' not in s.log.read_text()
@@ -439,14 +488,18 @@ def test_refusals(refuses, shell, quickstart, workdir):
     refuses(['app', '--api', 'localhost:8000'], "'localhost:8000'", 'http://127.0.0.1:8000')
     (workdir/'empty').mkdir()
     refuses(['app', '--model', 'empty'], 'not a model folder')
-    with socket.create_server(('127.0.0.1', 0)) as s: refuses(['app', '--model', quickstart.folder, '--port', s.getsockname()[1]], 'choose another --host or --port', run=shell)
-    p = subprocess.run([sys.executable, '-c', WITHOUT, '--model', str(quickstart.folder)], env=environ(), capture_output=True, text=True)
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        port = taken.getsockname()[1]
+        refuses(['app', '--model', quickstart.folder, '--port', port], 'choose another --host or --port', run=shell)
+    command = [sys.executable, '-c', WITHOUT, '--model', str(quickstart.folder)]
+    p = subprocess.run(command, env=environ(), capture_output=True, text=True)
     assert p.returncode==2 and p.stderr=='sentiment-nb: the page needs streamlit, which is not installed: pip install "sentiment_nb[app]"\n', p
 
 def test_only_this_machine(server):
     "It listens on 127.0.0.1 and nowhere else, and ends in order"
-    ours = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
-    assert {c.laddr.ip for p in ours for c in p.net_connections('tcp') if c.status=='LISTEN'}=={'127.0.0.1'}
+    process = psutil.Process(server.process.pid)
+    connections = [c for p in (process, *process.children(recursive=True)) for c in p.net_connections('tcp')]
+    assert {c.laddr.ip for c in connections if c.status=='LISTEN'}=={'127.0.0.1'}
 
 # How it looks
 
@@ -464,11 +517,12 @@ def looks(v):
 def test_fits(visit, server, quickstart, tmp_path):
     "Nothing is wider than a phone, on any page, and everything that is read stands out from its ground"
     v = visit(server)
-    v.ask(f'{TEXT} {"unbroken"*40}')
+    v.submit(f'{TEXT} {"unbroken"*40}')
     for _ in looks(v):
         for e in v.tab.locator('p[dir=auto] span[title]').all(): assert contrast(e)>=4.5
         assert contrast(v.tab.get_by_text('Green speaks'))>=4.5
-    v.go('file').upload(write(tmp_path/'a.csv', [['text','a','b','c','d'], *([t,'','','',''] for t in quickstart.texts[:80])]))
+    table = [['text','a','b','c','d'], *([t,'','','',''] for t in quickstart.texts[:80])]
+    v.go('file').upload(write(tmp_path/'a.csv', table))
     v.predict().done()
     for _ in looks(v): assert min(contrast(e) for e in v.tab.locator('[aria-label=words] span').all()[:3])>=3
     v.go('model').tab.get_by_role('heading', name='When it was trained').wait_for()
@@ -491,10 +545,10 @@ def contrast(e):
     return e.evaluate(CONTRAST)
 
 def test_picture(visit, server, tmp_path):
-    "The picture of notebook 09. `APP_PICTURE=nbs/app.png pytest tests/test_app.py -k picture` writes it there"
+    "The picture of the home page and of the app chapter. `APP_PICTURE=nbs/app.png pytest tests/test_app.py -k picture` writes it there"
     v = visit(server)
     v.tab.set_viewport_size({'width': 900, 'height': 750})
-    v.ask('The room was small and the wait at the desk was long, but the staff were wonderful and I would love to come back!')
+    v.submit('The room was small and the wait at the desk was long, but the staff were wonderful and I would love to come back!')
     v.tab.evaluate('document.activeElement.blur()')
     v.tab.wait_for_timeout(500)
     path = root/os.environ['APP_PICTURE'] if os.environ.get('APP_PICTURE') else tmp_path/'app.png'
@@ -509,8 +563,10 @@ def test_hundred_thousand_rows(visit, server, quickstart, tmp_path, capsys):
     "All of them are right, somebody else is served meanwhile, and the memory does not grow with them"
     distinct = quickstart.texts[:4000]
     table = [['id','text'], *([str(i), distinct[i%len(distinct)]] for i in range(100_000))]
-    process, peaks, over = psutil.Process(server.process.pid), [], threading.Event()
-    visit(server).ask(TEXT)
+    process = psutil.Process(server.process.pid)
+    peaks = []
+    over = threading.Event()
+    visit(server).submit(TEXT)
     before = process.memory_info().rss
     def watch():
         while not over.wait(.2): peaks.append(process.memory_info().rss)
@@ -519,14 +575,16 @@ def test_hundred_thousand_rows(visit, server, quickstart, tmp_path, capsys):
     try:
         v = visit(server, 'file')
         start = time.monotonic()
-        v.upload(write(path := tmp_path/'a.csv', table))
+        path = write(tmp_path/'a.csv', table)
+        v.upload(path)
         v.button('Predict 100,000 rows').click()
         v.tab.get_by_text(re.compile(r'^[1-9][\d,]* of 100,000')).wait_for()
-        other, waits = visit(server), []
+        other = visit(server)
+        waits = []
         while v.tab.get_by_role('progressbar').count():
-            asked = time.monotonic()
-            other.ask(f'{TEXT} {len(waits)}')
-            waits.append(time.monotonic()-asked)
+            submitted = time.monotonic()
+            other.submit(f'{TEXT} {len(waits)}')
+            waits.append(time.monotonic()-submitted)
             v.tab.wait_for_timeout(5000)
         v.done(60)
         seconds = time.monotonic()-start
@@ -535,6 +593,9 @@ def test_hundred_thousand_rows(visit, server, quickstart, tmp_path, capsys):
         over.set()
         watcher.join()
     compare(rows, table, 'text', quickstart.predictor)
-    with capsys.disabled(): print(f'\n100,000 rows ({path.stat().st_size/1e6:.1f} MB) in {seconds:.0f} s; memory {before/1e6:.0f} MB before, {max(peaks)/1e6:.0f} MB at most; {len(waits)} other visits, the slowest answered in {max(waits):.1f} s')
+    with capsys.disabled():
+        print(f'\n100,000 rows ({path.stat().st_size/1e6:.1f} MB) in {seconds:.0f} s')
+        print(f'memory {before/1e6:.0f} MB before, {max(peaks)/1e6:.0f} MB at most')
+        print(f'{len(waits)} other visits, the slowest answered in {max(waits):.1f} s')
     assert max(peaks)-before < 300e6 and max(waits)<10 and len(waits)>=3
     v.no_traceback()

@@ -17,13 +17,22 @@ import pytest
 from conftest import environ, untouched
 
 SIDES = ('bad', 'negative'), ('good', 'positive')
+SPLITS = 'train', 'validation', 'test'
+ENCODER_FILES = 'config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'
 ROWS = [(f'film number {i} was {word}', label) for i in range(40) for word,label in SIDES]
 
 def case(name, *values): return pytest.param(*values or (name,), id=name)
 
-def table(rows=ROWS, header='text,label', sep=','): return '\n'.join([header, *(sep.join(r) for r in rows), '']).encode()
+def table(rows=ROWS, header='text,label', sep=','):
+    lines = [header, *(sep.join(r) for r in rows), '']
+    return '\n'.join(lines).encode()
+
 def with_row(n, row): return table([*ROWS[:n-1], row, *ROWS[n-1:]])
-def damaged(blob, at=.5): return blob[:(n := int(len(blob)*at))] + bytes(b ^ 0xff for b in blob[n:n+8]) + blob[n+8:]
+
+def damaged(blob, at=.5):
+    "Eight bytes turned round"
+    n = int(len(blob)*at)
+    return blob[:n] + bytes(b ^ 0xff for b in blob[n:n+8]) + blob[n+8:]
 
 def zipped(**files):
     f = io.BytesIO()
@@ -46,13 +55,20 @@ def tarred(**files):
     f = io.BytesIO()
     with tarfile.open(fileobj=f, mode='w:gz') as t:
         for n,b in files.items():
-            info = tarfile.TarInfo(n)
-            info.size = len(b)
-            t.addfile(info, io.BytesIO(b))
+            member = tarfile.TarInfo(n)
+            member.size = len(b)
+            t.addfile(member, io.BytesIO(b))
     return f.getvalue()
 
 texts, labels = map(list, zip(*ROWS))
-noise = table([(f'{i*7919**3 % 10**9:x} {w}', n) for i in range(3000) for w,n in SIDES]) # compresses badly: damage in its middle hits the data
+# compresses badly: damage in its middle hits the data
+noise = table([(f'{i*7919**3 % 10**9:x} {w}', n) for i in range(3000) for w,n in SIDES])
+twice = [(t, t, n) for t,n in ROWS]
+stars = [(t, str(i%5+1)) for i,(t,_) in enumerate(ROWS)]
+letters = [(t, 'abc'[i%3]) for i,(t,_) in enumerate(ROWS)]
+positives = [r for r in ROWS if r[1]=='positive']
+numbers = [float(n=='positive') for n in labels]
+latin1 = with_row(3, ('café', 'positive')).decode().encode('latin-1')
 SOURCES = { # name: file, its bytes, further arguments, what the line must hold
     'empty file': ('a.csv', b'', '', ['a.csv', 'is empty']),
     'empty gz': ('a.csv.gz', gzip.compress(b''), '', ['a.csv.gz', 'mpty']),
@@ -60,11 +76,11 @@ SOURCES = { # name: file, its bytes, further arguments, what the line must hold
     'missing text column': ('a.csv', table(header='body,label'), '', ["'body', 'label'", '--text-column']),
     'missing label column': ('a.csv', table(header='text,stars'), '', ["'text', 'stars'", '--label-column']),
     'asked for a column that is not there': ('a.csv', table(), '--text-column body', ["'body'", "'text', 'label'", '--text-column']),
-    'two text columns': ('a.csv', table([(t, t, n) for t,n in ROWS], 'review,tweet,label'), '', ["'review', 'tweet'", '--text-column']),
-    'one name twice': ('a.csv', table([(t, t, n) for t,n in ROWS], 'text,text,label'), '', ["'text', 'text'"]),
-    'one class': ('a.csv', table([r for r in ROWS if r[1]=='positive']), '', ['positive', 'two classes']),
-    'unknown labels': ('a.csv', table([(t, str(i%5+1)) for i,(t,_) in enumerate(ROWS)]), '', ["'1', '2', '3', '4', '5'", '--labels']),
-    'label not in the mapping': ('a.csv', table([(t, 'abc'[i%3]) for i,(t,_) in enumerate(ROWS)]), '--labels a=negative,b=positive', ["'c'", '--labels']),
+    'two text columns': ('a.csv', table(twice, 'review,tweet,label'), '', ["'review', 'tweet'", '--text-column']),
+    'one name twice': ('a.csv', table(twice, 'text,text,label'), '', ["'text', 'text'"]),
+    'one class': ('a.csv', table(positives), '', ['positive', 'two classes']),
+    'unknown labels': ('a.csv', table(stars), '', ["'1', '2', '3', '4', '5'", '--labels']),
+    'label not in the mapping': ('a.csv', table(letters), '--labels a=negative,b=positive', ["'c'", '--labels']),
     'mapping to an unknown class': ('a.csv', table(), '--labels negative=bad,positive=good', ['bad', 'negative, neutral, positive']),
     'mapping without classes': ('a.csv', table(), '--labels negative', ["'negative'", 'SPELLING=CLASS']),
     'empty text': ('a.csv', with_row(3, ('', 'positive')), '', ['no text in 1 of its rows', 'row 3', '--drop-empty']),
@@ -73,8 +89,8 @@ SOURCES = { # name: file, its bytes, further arguments, what the line must hold
     'NaN label': ('a.csv', with_row(3, ('fine', 'NaN')), '', ['no label in 1 of its rows']),
     'NaN text': ('a.parquet', parquet(text=[*texts, None], label=[*labels, 'positive']), '', ['no text in 1 of its rows', 'row 81']),
     'null label': ('a.parquet', parquet(text=[*texts, 'fine'], label=[*labels, None]), '', ['no label in 1 of its rows']),
-    'NaN in a number label': ('a.parquet', parquet(text=[*texts, 'fine'], label=[*[float(n=='positive') for n in labels], float('nan')]), '', ['no label in 1 of its rows']),
-    'latin-1 read as UTF-8': ('a.csv', with_row(3, ('café', 'positive')).decode().encode('latin-1'), '--encoding utf-8', ['a.csv', '--encoding']),
+    'NaN in a number label': ('a.parquet', parquet(text=[*texts, 'fine'], label=[*numbers, float('nan')]), '', ['no label in 1 of its rows']),
+    'latin-1 read as UTF-8': ('a.csv', latin1, '--encoding utf-8', ['a.csv', '--encoding']),
     'UTF-8 read as ASCII': ('a.csv', with_row(3, ('café', 'positive')), '--encoding ascii', ['a.csv', '--encoding']),
     'UTF-8 read as UTF-16': ('a.csv', table() + b'x', '--encoding utf-16', ['a.csv']),
     'UTF-16 without a mark': ('a.csv', table().decode().encode('utf-16-le'), '', ['a.csv']),
@@ -111,7 +127,7 @@ SOURCES = { # name: file, its bytes, further arguments, what the line must hold
     'no users to split by': ('a.csv', table(), '--by user', ['user', 'text, label']),
     'seed below none': ('a.csv', table(), '--seed -1', ['seed', '-1']),
     'too few rows to split': ('a.csv', table(ROWS[:3]), '', ['a.csv', '3']),
-    'hardly a row of one class': ('a.csv', table([*(r for r in ROWS if r[1]=='positive'), ROWS[0]]), '', ['a.csv']),
+    'hardly a row of one class': ('a.csv', table([*positives, ROWS[0]]), '', ['a.csv']),
 }
 
 @pytest.mark.parametrize('case', list(map(case, SOURCES)))
@@ -121,7 +137,10 @@ def test_prepare_refuses(case, refuses, workdir):
     (workdir/name).write_bytes(blob)
     refuses(['prepare', name, *args.split(), '--out', 'out'], *parts)
 
-@pytest.mark.parametrize('name', list(map(case, ['missing.csv', 'folder/missing.csv', 'folder/missing.csv.gz', 'folder/missing.zip', 'folder/missing.txt', 'missing.tar.gz'])))
+MISSING = ['missing.csv', 'folder/missing.csv', 'folder/missing.csv.gz', 'folder/missing.zip', 'folder/missing.txt',
+    'missing.tar.gz']
+
+@pytest.mark.parametrize('name', list(map(case, MISSING)))
 def test_no_such_file(name, refuses):
     "A path that is not there is called so, and is looked for on no hub"
     err = refuses(['prepare', name, '--out', 'out'], name, 'does not exist')
@@ -141,17 +160,23 @@ def test_sentiment140_without_a_copy(refuses):
     "Says where the data set is published and where to put it"
     refuses(['prepare', 'sentiment140', '--out', 'out'], 'https://', 'SENTIMENT_NB_DATA')
 
-@pytest.mark.parametrize('encoding, text', [('cp1252', '“naïve” café – 5 €'), ('utf-8-sig', '007'), ('utf-16', 'café ☕ да')])
+GUESSED = ('warning: a.csv is not UTF-8 and is read as cp1252; '
+    'if letters look wrong, name the encoding by --encoding\n')
+
+@pytest.mark.parametrize('encoding, text', [('cp1252', '“naïve” café – 5 €'), ('utf-8-sig', '007'),
+    ('utf-16', 'café ☕ да')])
 def test_other_encodings_are_read(encoding, text, cli, workdir):
-    "Windows-1252 is told in a warning, a byte order mark is obeyed, and numbers stay the text they were"
+    "Windows-1252 gets a warning, a byte order mark is obeyed, and numbers stay the text they were"
     from sentiment_nb.data import load_source
     (workdir/'a.csv').write_bytes(table([(text, 'positive'), *ROWS]).decode().encode(encoding))
     done = cli('prepare', 'a.csv', '--out', 'out')
+    is_guessed = encoding=='cp1252'
     assert done.code==0, done
-    assert done.err==('warning: a.csv is not UTF-8 and is read as cp1252; if letters look wrong, name the encoding by --encoding\n' if encoding=='cp1252' else '')
-    if encoding!='cp1252': assert load_source('a.csv')['train']['text'][0]==text
-    assert text in load_source('a.csv', encoding=None if encoding!='cp1252' else encoding)['train']['text'][:]
-    assert text in [t for s in ('train', 'validation', 'test') for t in pq.read_table(workdir/'out'/f'{s}.parquet')['text'].to_pylist()]
+    assert done.err==(GUESSED if is_guessed else '')
+    if not is_guessed: assert load_source('a.csv')['train']['text'][0]==text
+    assert text in load_source('a.csv', encoding=encoding if is_guessed else None)['train']['text'][:]
+    prepared = [pq.read_table(workdir/'out'/f'{s}.parquet')['text'].to_pylist() for s in SPLITS]
+    assert text in sum(prepared, [])
 
 @pytest.mark.parametrize('sign', [case('tab', '\t'), case('backslash t', '\\t')])
 def test_delimiter_tab(sign, cli, workdir):
@@ -180,11 +205,18 @@ def test_no_place_for_a_folder(out, refuses, workdir):
     (workdir/'a.csv').write_bytes(table())
     refuses(['prepare', 'a.csv', '--out', out], out)
 
+HOLD = '''import time
+from sentiment_nb.core import atomic_folder
+with atomic_folder('out'):
+    print('held', flush=True)
+    time.sleep(600)
+'''
+
 @pytest.fixture
 def held(workdir):
     "Another live process is writing into `out`"
-    script = "import time; from sentiment_nb.core import atomic_folder\nwith atomic_folder('out'): print('held', flush=True); time.sleep(600)"
-    p = subprocess.Popen([sys.executable, '-c', script], cwd=workdir, env=environ(), stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, '-c', HOLD]
+    p = subprocess.Popen(command, cwd=workdir, env=environ(), stdout=subprocess.PIPE, text=True)
     assert p.stdout.readline()=='held\n'
     yield p
     p.kill()
@@ -192,7 +224,7 @@ def held(workdir):
     p.stdout.close()
 
 def test_folder_in_use(held, refuses, workdir, cli, shell):
-    "Whoever comes second is refused, whatever the command; when the first is gone, the place is free"
+    "The second process is refused, whatever the command; when the first is gone, the place is free"
     (workdir/'a.csv').write_bytes(table())
     refuses(['prepare', 'a.csv', '--out', 'out'], 'out', 'in use')
     refuses(['train', 'data', '--model', 'linear', '--out', 'out'], 'out', 'in use', run=shell)
@@ -207,7 +239,7 @@ OFFLINE = {'prepare': ['tweets', 'SENTIMENT_NB_DATA'], 'train': ['--model minilm
 
 @pytest.fixture
 def silent_hub():
-    "A server that hangs up on whoever comes, and counts"
+    "A server that hangs up on every client, and counts"
     visits = []
     class HangUp(socketserver.BaseRequestHandler):
         def handle(self): visits.append(self.client_address)
@@ -216,17 +248,25 @@ def silent_hub():
         yield f'http://127.0.0.1:{server.server_address[1]}', visits
         server.shutdown()
 
-@pytest.mark.parametrize('args', [['prepare', 'imdb'], ['train', '{data}', '--model', 'distilbert']], ids=['data', 'encoder'])
+def data_or_encoder(data, encoder):
+    "The two commands that may need the hub"
+    commands = [['prepare', data], ['train', '{data}', '--model', encoder]]
+    return pytest.mark.parametrize('args', commands, ids=['data', 'encoder'])
+
+@data_or_encoder('imdb', 'distilbert')
 def test_hub_cannot_be_reached(args, tiny, refuses, shell, silent_hub, tmp_path_factory):
-    "That is told after one attempt, without the hub client's minutes of retries, with the ways that need no hub"
+    """That is reported after one attempt, without the hub client's minutes of retries
+
+    The message names the ways that need no hub.
+    """
     url, visits = silent_hub
     refuses([a.format(data=tiny.data) for a in args] + ['--out', 'out'], url, *OFFLINE[args[0]], run=shell,
         HF_HUB_OFFLINE='0', HF_ENDPOINT=url, HF_HOME=str(tmp_path_factory.mktemp('hf')))
     assert len(visits)==1
 
-@pytest.mark.parametrize('args', [['prepare', 'somebody/reviews'], ['train', '{data}', '--model', 'somebody/encoder']], ids=['data', 'encoder'])
+@data_or_encoder('somebody/reviews', 'somebody/encoder')
 def test_hub_may_not_be_asked(args, tiny, refuses):
-    "With HF_HUB_OFFLINE=1, what the local cache lacks is told in the same way"
+    "With HF_HUB_OFFLINE=1, what the local cache lacks is reported in the same way"
     refuses([a.format(data=tiny.data) for a in args] + ['--out', 'out'], args[-1], *OFFLINE[args[0]])
 
 def test_endpoint_that_is_no_address(monkeypatch):
@@ -260,9 +300,11 @@ def test_endpoint_that_is_no_address(monkeypatch):
 ])
 def test_train_refuses(args, parts, refuses, tiny):
     "Data, encoder or setting that `train` cannot use"
-    refuses(['train', *args.format(data=tiny.data).split(), *(['--limit', '64'] if '--limit' not in args and 'linear' not in args else []), '--out', 'out'], *parts)
+    limit = [] if '--limit' in args or 'linear' in args else ['--limit', '64']
+    refuses(['train', *args.format(data=tiny.data).split(), *limit, '--out', 'out'], *parts)
 
-@pytest.mark.parametrize('file, blob', [('train.parquet', b'PAR1 and no more'), ('train.parquet', None), ('validation.parquet', None), ('prepared.json', b'{'), ('prepared.json', b'{}'), ('prepared.json', b'\xff')])
+@pytest.mark.parametrize('file, blob', [('train.parquet', b'PAR1 and no more'), ('train.parquet', None),
+    ('validation.parquet', None), ('prepared.json', b'{'), ('prepared.json', b'{}'), ('prepared.json', b'\xff')])
 def test_train_refuses_damaged_data(file, blob, refuses, tiny, workdir):
     "Prepared data with a file that is missing or broken"
     shutil.copytree(tiny.data, workdir/'data')
@@ -270,19 +312,22 @@ def test_train_refuses_damaged_data(file, blob, refuses, tiny, workdir):
     else: (workdir/'data'/file).write_bytes(blob)
     refuses(['train', 'data', '--model', 'linear', '--out', 'out'], 'data')
 
-@pytest.mark.parametrize('file, blob', [('config.json', None), ('config.json', b'{'), ('config.json', b'{}'), ('model.safetensors', None), ('model.safetensors', b'no tensors'), ('tokenizer.json', b'{')])
+@pytest.mark.parametrize('file, blob', [('config.json', None), ('config.json', b'{'), ('config.json', b'{}'),
+    ('model.safetensors', None), ('model.safetensors', b'no tensors'), ('tokenizer.json', b'{')])
 def test_train_refuses_a_damaged_encoder(file, blob, refuses, tiny, workdir):
     "A local folder that does not hold a whole encoder"
-    (workdir/'encoder').mkdir()
-    for n in ('config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'): (workdir/'encoder'/n).symlink_to(tiny.model/n)
-    (workdir/'encoder'/file).unlink()
-    if blob is not None: (workdir/'encoder'/file).write_bytes(blob)
+    encoder = workdir/'encoder'
+    encoder.mkdir()
+    for n in ENCODER_FILES: (encoder/n).symlink_to(tiny.model/n)
+    (encoder/file).unlink()
+    if blob is not None: (encoder/file).write_bytes(blob)
     refuses(['train', tiny.data, '--model', 'encoder', '--limit', '64', '--out', 'out'], 'encoder')
 
 def test_train_takes_no_pickles(refuses, tiny, workdir):
     "Weights that would have to be unpickled are not loaded"
     (workdir/'encoder').mkdir()
-    for n in ('config.json', 'tokenizer.json', 'tokenizer_config.json'): shutil.copy(tiny.model/n, workdir/'encoder')
+    for n in ENCODER_FILES:
+        if n!='model.safetensors': shutil.copy(tiny.model/n, workdir/'encoder')
     (workdir/'encoder'/'pytorch_model.bin').write_bytes(b'\x80\x04N.')
     refuses(['train', tiny.data, '--model', 'encoder', '--limit', '64', '--out', 'out'], 'encoder', 'safetensors')
 
@@ -300,7 +345,8 @@ def test_evaluate_refuses(args, parts, refuses, tiny, cli, workdir, tmp_path_fac
     "A model, data set or split that `evaluate` cannot use"
     three = tmp_path_factory.mktemp('three')
     if '{three}' in args: assert cli('prepare', 'tweets', '--classes', 3, '--limit', 200, '--out', three/'data').code==0
-    refuses(['evaluate', *args.format(data=tiny.data, model=tiny.model, report=tiny.report, three=three/'data').split(), '--out', 'out'], *parts)
+    args = args.format(data=tiny.data, model=tiny.model, report=tiny.report, three=three/'data')
+    refuses(['evaluate', *args.split(), '--out', 'out'], *parts)
 
 def test_export_refuses_a_linear_model(refuses, tiny):
     "Nothing to export"
@@ -317,26 +363,30 @@ def test_export_refuses_an_altered_model(file, refuses, tiny, model_with):
 def model_with(tiny, workdir):
     "A copy of the tiny model, or of the linear one, in which one file is changed by a function of its bytes, or gone"
     def make(file, change, of=tiny.model):
-        shutil.copytree(of, workdir/'m', copy_function=os.symlink)
-        blob = (workdir/'m'/file).read_bytes()
-        (workdir/'m'/file).unlink()
-        if change: (workdir/'m'/file).write_bytes(change(blob))
-        return workdir/'m'
+        copy = workdir/'m'
+        shutil.copytree(of, copy, copy_function=os.symlink)
+        blob = (copy/file).read_bytes()
+        (copy/file).unlink()
+        if change: (copy/file).write_bytes(change(blob))
+        return copy
     return make
 
-def one_bit(blob): return blob[:(n := len(blob)//2)] + bytes([blob[n] ^ 1]) + blob[n+1:]
+def flip(blob, n): return blob[:n] + bytes([blob[n] ^ 1]) + blob[n+1:]
+def one_bit(blob): return flip(blob, len(blob)//2)
+def one_bit_of_a_hash(blob): return flip(blob, blob.index(b'  tokenizer.json')-1)
 def high_bit(blob): return bytes([blob[0] ^ 0x80]) + blob[1:]
 def newer(blob): return json.dumps(json.loads(blob) | {'format': 99}).encode()
 def unlisted(blob): return b''.join(line + b'\n' for line in blob.splitlines() if b'tokenizer.json' not in line)
 
 DAMAGE = {'missing': None, 'one bit of': one_bit, 'first byte of': high_bit}
+LOADED = 'engine', 'tokenizer.json', 'sentiment_nb.json', 'SHA256SUMS'
 
-@pytest.mark.parametrize('change, file', [case(f'{n} {f}', c, f) for n,c in DAMAGE.items() for f in ('engine', 'tokenizer.json', 'sentiment_nb.json', 'SHA256SUMS')])
+@pytest.mark.parametrize('change, file', [case(f'{n} {f}', c, f) for n,c in DAMAGE.items() for f in LOADED])
 def test_predict_refuses_a_damaged_model(change, file, refuses, tiny, model_with):
     "Every file that `predict` loads has to be there as it was saved"
     from sentiment_nb.inference import ENGINES, Predictor
     if file=='engine': file = ENGINES[Predictor(tiny.model).engine][1]
-    if file=='SHA256SUMS' and change is one_bit: change = lambda b: b[:(n := b.index(b'  tokenizer.json')-1)] + bytes([b[n] ^ 1]) + b[n+1:]
+    if file=='SHA256SUMS' and change is one_bit: change = one_bit_of_a_hash
     model = model_with(file, change)
     refuses(['predict', '--model', model, '--text', 'fine'], str(model))
 
@@ -345,22 +395,30 @@ def test_predict_refuses_a_damaged_linear_model(change, refuses, tiny, model_wit
     "The linear model's one file"
     refuses(['predict', '--model', model_with('linear.skops', change, tiny.linear), '--text', 'fine'], 'm')
 
-@pytest.mark.parametrize('file, change, parts', [('sentiment_nb.json', newer, ['99', 'upgrade']), ('sentiment_nb.json', lambda b: b'{', ['JSON']),
-    ('sentiment_nb.json', lambda b: b'[]', ['format']), ('sentiment_nb.json', lambda b: b'{"format": 1}', ['fields']), ('SHA256SUMS', unlisted, ['tokenizer.json'])])
+@pytest.mark.parametrize('file, change, parts', [
+    ('sentiment_nb.json', newer, ['99', 'upgrade']),
+    ('sentiment_nb.json', lambda b: b'{', ['JSON']),
+    ('sentiment_nb.json', lambda b: b'[]', ['format']),
+    ('sentiment_nb.json', lambda b: b'{"format": 1}', ['fields']),
+    ('SHA256SUMS', unlisted, ['tokenizer.json'])])
 def test_predict_refuses_a_model_it_cannot_know(file, change, parts, refuses, model_with):
     "A record of a later version or of none; a file without a hash"
     refuses(['predict', '--model', model_with(file, change), '--text', 'fine'], *parts)
 
 def test_predict_refuses_in_a_process(refuses, shell, model_with):
     "The exit code and the one line as a shell sees them"
-    refuses(['predict', '--model', model_with('tokenizer.json', one_bit), '--text', 'fine'], 'tokenizer.json', 'SHA-256', run=shell)
+    model = model_with('tokenizer.json', one_bit)
+    refuses(['predict', '--model', model, '--text', 'fine'], 'tokenizer.json', 'SHA-256', run=shell)
     refuses(['predict', '--model', 'nowhere', '--text', 'fine'], 'nowhere', 'quickstart', run=shell)
 
-@pytest.mark.parametrize('args, parts', [('', ['--text', '--file']), ('--text fine --file a.csv', ['--text', '--file']), ('--file a.csv', ['--out'])])
+@pytest.mark.parametrize('args, parts', [('', ['--text', '--file']),
+    ('--text fine --file a.csv', ['--text', '--file']), ('--file a.csv', ['--out'])])
 def test_predict_wants_one_input(args, parts, refuses, tiny):
     "A text or a file, and for a file a place"
     refuses(['predict', '--model', tiny.model, *args.split()], *parts)
 
+changing = b'{"text": "fine", "x": 1}\n'*2048 + b'{"text": "bad", "x": "one"}\n' # the type of a column
+cafe = 'text\nfine\ncafé\n'.encode('latin-1')
 FILES = { # name: file, its bytes, where to write, further arguments, what the line must hold
     'no such file': ('a.csv', None, 'out.csv', '', ['a.csv', 'does not exist']),
     'empty file': ('a.csv', b'', 'out.csv', '', ['a.csv']),
@@ -368,7 +426,7 @@ FILES = { # name: file, its bytes, where to write, further arguments, what the l
     'empty JSON Lines': ('a.jsonl', b'', 'out.csv', '', ['a.jsonl', 'no rows']),
     'missing column': ('a.csv', b'body,x\nfine,1\n', 'out.csv', '', ["'body', 'x'", '--text-column']),
     'asked for a column that is not there': ('a.csv', b'text\nfine\n', 'out.csv', '--text-column body', ["'text'", '--text-column']),
-    'latin-1 called UTF-8': ('a.csv', 'text\nfine\ncafé\n'.encode('latin-1'), 'out.csv', '--encoding utf-8', ['a.csv', '--encoding']),
+    'latin-1 called UTF-8': ('a.csv', cafe, 'out.csv', '--encoding utf-8', ['a.csv', '--encoding']),
     'unknown encoding': ('a.csv', b'text\nfine\n', 'out.csv', '--encoding klingon', ['klingon', '--encoding']),
     'spreadsheet': ('a.xlsx', b'PK', 'out.csv', '', ['.xlsx', '.csv']),
     'unknown kind of result': ('a.csv', b'text\nfine\n', 'out.xlsx', '', ['.xlsx', '.csv']),
@@ -386,7 +444,7 @@ FILES = { # name: file, its bytes, where to write, further arguments, what the l
     'Parquet without the column': ('a.parquet', parquet(body=['fine'], x=[1]), 'out.csv', '', ["'body', 'x'", '--text-column']),
     'Parquet text is null': ('a.parquet', parquet(text=['fine', None]), 'out.parquet', '', ['row 2']),
     'Parquet text is a number': ('a.parquet', parquet(text=[1]), 'out.parquet', '', ['row 1']),
-    'a column whose type changes': ('a.jsonl', b'{"text": "fine", "x": 1}\n'*2048 + b'{"text": "bad", "x": "one"}\n', 'out.parquet', '', ['a.jsonl', 'int64']),
+    'a column whose type changes': ('a.jsonl', changing, 'out.parquet', '', ['a.jsonl', 'int64']),
     'JSON fields that the table lacks': ('a.jsonl', b'{"text": "fine"}\n{"text": "bad", "x": 1}\n', 'out.csv', '', ['x']),
 }
 
@@ -399,20 +457,30 @@ def test_predict_refuses_a_file(case, refuses, tiny, workdir):
 
 @pytest.mark.parametrize('encoding', ['cp1252', 'utf-16', 'utf-8-sig'])
 def test_predict_finds_the_encoding(encoding, cli, tiny, workdir):
-    "As `prepare` does, and a guess is told"
+    "As `prepare` does, and a guess gets a warning"
     (workdir/'a.csv').write_bytes('id;text\n1;“naïve” café – 5 €\n'.encode(encoding))
     done = cli('predict', '--model', tiny.model, '--file', 'a.csv', '--out', 'out.jsonl')
-    assert done.code==0 and json.loads((workdir/'out.jsonl').read_text(encoding='utf-8'))['text']=='“naïve” café – 5 €', done.err
+    assert done.code==0, done.err
+    row = json.loads((workdir/'out.jsonl').read_text(encoding='utf-8'))
+    assert row['text']=='“naïve” café – 5 €', done.err
     assert ('read as cp1252' in done.err)==(encoding=='cp1252')
 
 def test_own_columns_are_kept(cli, tiny, workdir):
-    "A table that has labels of its own keeps them; only an answer whose name is taken gets another, and the help says so"
+    """A table that has labels of its own keeps them
+
+    Only a column of ours whose name is taken gets another, as the help explains.
+    """
     (workdir/'a.csv').write_text('text,label,prob_negative\nfine,1,x\n')
-    for source,out in (('a.csv', 'b.jsonl'), ('b.jsonl', 'c.jsonl')): assert cli('predict', '--model', tiny.model, '--file', source, '--out', out).code==0
-    found = json.loads((workdir/'c.jsonl').read_text())
-    assert found.items()>=json.loads((workdir/'b.jsonl').read_text()).items()>={'text': 'fine', 'label': '1', 'prob_negative': 'x'}.items()
-    one, two = ['predicted_label', 'confidence', 'uncertain', 'predicted_prob_negative', 'prob_positive'], ['predicted_predicted_label', 'predicted_confidence', 'predicted_uncertain', 'predicted_predicted_prob_negative', 'predicted_prob_positive']
-    assert list(found)==['text', 'label', 'prob_negative', *one, *two] and [found[n] for n in one]==[found[n] for n in two]
+    def predict_row(source, out):
+        assert cli('predict', '--model', tiny.model, '--file', source, '--out', out).code==0
+        return json.loads((workdir/out).read_text())
+    once = predict_row('a.csv', 'b.jsonl')
+    again = predict_row('b.jsonl', 'c.jsonl')
+    assert again.items()>=once.items()>={'text': 'fine', 'label': '1', 'prob_negative': 'x'}.items()
+    first = ['predicted_label', 'confidence', 'uncertain', 'predicted_prob_negative', 'prob_positive']
+    second = [f'predicted_{n}' for n in first]
+    assert list(again)==['text', 'label', 'prob_negative', *first, *second]
+    assert [again[n] for n in first]==[again[n] for n in second]
     assert 'predicted_NAME' in cli('predict', '--help').out
 
 def test_earlier_result_survives(refuses, tiny, workdir):
@@ -421,11 +489,12 @@ def test_earlier_result_survives(refuses, tiny, workdir):
     (workdir/'out.csv').write_text('yesterday')
     refuses(['predict', '--model', tiny.model, '--file', 'a.csv', '--out', 'out.csv'], 'row 2,051')
 
-HOSTILE = {'1 MB': 'fine ' * 200_000, '1 MB of one word': 'a'*10**6, 'lone surrogate': 'a \ud83d b', 'NUL': 'a\0b', 'nothing': '', 'blank': ' \t ', 'signs': '<<<&#&amp;'}
+HOSTILE = {'1 MB': 'fine ' * 200_000, '1 MB of one word': 'a'*10**6, 'lone surrogate': 'a \ud83d b', 'NUL': 'a\0b',
+    'nothing': '', 'blank': ' \t ', 'signs': '<<<&#&amp;'}
 
 @pytest.mark.parametrize('text', [case(n, t) for n,t in HOSTILE.items() if t.strip()])
 def test_hostile_text_is_predicted(text, cli, tiny):
-    "Whatever a text holds, it gets an answer"
+    "Whatever a text holds, it gets a prediction"
     done = cli('predict', '--model', tiny.model, '--text', text, '--json')
     assert done.code==0 and json.loads(done.out)['label'] in ('negative', 'positive')
 
@@ -438,10 +507,14 @@ def test_hostile_rows_are_predicted(text, cli, tiny, workdir):
     "The same in a file, which keeps its text"
     (workdir/'a.jsonl').write_text(json.dumps({'text': text}) + '\n')
     done = cli('predict', '--model', tiny.model, '--file', 'a.jsonl', '--out', 'out.jsonl')
-    assert done.code==0 and json.loads((workdir/'out.jsonl').read_text())['text'] in (text, text.replace('\ud83d', '\ufffd'), text.replace('\ud83d', '?')), done.err
+    assert done.code==0, done.err
+    kept = [text, text.replace('\ud83d', '\ufffd'), text.replace('\ud83d', '?')]
+    assert json.loads((workdir/'out.jsonl').read_text())['text'] in kept, done.err
     (workdir/'a.csv').write_bytes(f'id,text\n1,"{text}"\n'.encode(errors='replace'))
     done = cli('predict', '--model', tiny.model, '--file', 'a.csv', '--out', 'out.csv')
-    assert done.code==0 and (workdir/'out.csv').read_text().startswith('id,text,label,confidence,uncertain,prob_negative,prob_positive'), done.err
+    assert done.code==0, done.err
+    header = 'id,text,label,confidence,uncertain,prob_negative,prob_positive'
+    assert (workdir/'out.csv').read_text().startswith(header), done.err
     assert ('no text in 1 of 1 rows' in done.err)==(not text.strip())
 
 def test_undecodable_argument(tiny, shell):
@@ -450,7 +523,7 @@ def test_undecodable_argument(tiny, shell):
     assert done.code==0 and done.out.startswith('Prediction: '), done.err
 
 def test_model_variable(cli, refuses, tiny, monkeypatch):
-    "SENTIMENT_NB_MODEL names the model where --model does not; without both the default's absence is told"
+    "SENTIMENT_NB_MODEL names the model where --model does not; without both the message names the default"
     refuses(['predict', '--text', 'fine'], 'models/quickstart', 'sentiment-nb quickstart')
     monkeypatch.setenv('SENTIMENT_NB_MODEL', str(tiny.model))
     assert cli('predict', '--text', 'fine').out.startswith('Prediction: ')
@@ -458,5 +531,5 @@ def test_model_variable(cli, refuses, tiny, monkeypatch):
     refuses(['predict', '--text', 'fine'], 'nowhere')
 
 def test_nothing_is_written_by_predict(cli, tiny):
-    "A model folder stays as it is, whoever reads it"
+    "Predicting leaves a model folder as it is"
     with untouched(tiny.home): assert cli('predict', '--model', tiny.model, '--text', 'fine').code==0

@@ -1,4 +1,4 @@
-"The image and the places it runs: files that linters and the vendors' own schemas accept, and a container that is built and asked for real."
+"The image and where it runs: files that linters and the vendors' own schemas accept, and a container built for real."
 import gzip
 import json
 import os
@@ -16,7 +16,7 @@ from huggingface_hub import metadata_load
 
 import sentiment_nb
 from sentiment_nb import api, cli
-from sentiment_nb.core import InputError, ModelRecord, write_sums
+from sentiment_nb.core import InputError, ModelRecord, write_checksums
 from sentiment_nb.inference import Predictor
 
 sys.path.insert(0, str(root/'benchmarks'))
@@ -28,13 +28,14 @@ GOOD = 'I love it, thank you so much!'
 
 def tool(*args, **kw):
     "Output of a program of this environment, or of the PATH, that must succeed"
-    found = shutil.which(args[0], path=os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']]))
-    p = subprocess.run([found, *map(str, args[1:])], capture_output=True, text=True, timeout=600, **kw)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
+    program = shutil.which(args[0], path=path)
+    p = subprocess.run([program, *map(str, args[1:])], capture_output=True, text=True, timeout=600, **kw)
     assert p.returncode==0, p.stdout + p.stderr
     return p.stdout
 
 def refuses(path, text, *args):
-    "The same check says no to a damaged file"
+    "The same check rejects a damaged file"
     path.write_text(text)
     with pytest.raises(AssertionError): tool(*args, path)
 
@@ -49,14 +50,18 @@ def test_dockerfiles_pass_hadolint(tmp_path):
 def test_compose_fits_its_schema(tmp_path):
     check = 'check-jsonschema', '--builtin-schema', 'vendor.compose-spec'
     tool(*check, root/'compose.yaml')
-    refuses(tmp_path/'compose.yaml', (root/'compose.yaml').read_text().replace('stop_grace_period', 'grace_period'), *check)
+    damaged = (root/'compose.yaml').read_text().replace('stop_grace_period', 'grace_period')
+    refuses(tmp_path/'compose.yaml', damaged, *check)
 
 def test_compose_bakes_no_key_in_and_gives_no_rights():
     "Keys come from the environment; the file system is read-only but for /tmp of the page; ports stay on this machine"
     services = yaml.safe_load((root/'compose.yaml').read_text())['services']
-    assert {n: s['environment'] for n,s in services.items()}=={'api': {'SENTIMENT_NB_API_KEYS': '${SENTIMENT_NB_API_KEYS:-}'}, 'app': {'SENTIMENT_NB_KEY': '${SENTIMENT_NB_KEY:-}'}}
+    assert {n: s['environment'] for n,s in services.items()}=={
+        'api': {'SENTIMENT_NB_API_KEYS': '${SENTIMENT_NB_API_KEYS:-}'},
+        'app': {'SENTIMENT_NB_KEY': '${SENTIMENT_NB_KEY:-}'}}
     for s in services.values():
-        assert s['read_only'] and s['cap_drop']==['ALL'] and all(p.startswith('127.0.0.1:') for p in s['ports'])
+        assert s['read_only'] and s['cap_drop']==['ALL']
+        assert all(p.startswith('127.0.0.1:') for p in s['ports'])
         assert not re.search('KEY', json.dumps(s['build']))
 
 def test_ec2_script(tmp_path):
@@ -65,29 +70,36 @@ def test_ec2_script(tmp_path):
     refuses(tmp_path/'ec2.sh', '#!/bin/bash\nrm $x\n', 'shellcheck')
     engine = shutil.which('docker') or shutil.which('podman')
     if not engine: pytest.skip('needs docker or podman to know its options')
-    known = set(re.findall(r'--[a-z-]+', tool(engine, 'run', '--help')))
-    used = set(re.findall(r'--[a-z-]+', (deploy/'ec2.sh').read_text().split('docker run')[1]))
-    assert len(used)>8 and used<=known, used-known
+    def options(text): return set(re.findall(r'--[a-z-]+', text))
+    valid = options(tool(engine, 'run', '--help'))
+    used = options((deploy/'ec2.sh').read_text().split('docker run')[1])
+    assert len(used)>8 and used<=valid, used-valid
+
+CARD_FIELDS = {'title','emoji','colorFrom','colorTo','sdk','app_port','license','short_description','pinned'}
+CARD_COLOURS = {'red','yellow','green','blue','indigo','purple','pink','gray'}
 
 def test_space_card():
     "The front matter that a Space with a Dockerfile needs; the port is the image's"
     card = metadata_load(deploy/'space'/'README.md')
     assert card['sdk']=='docker' and card['app_port']==8000
-    assert set(card)<={'title','emoji','colorFrom','colorTo','sdk','app_port','license','short_description','pinned'}
-    assert {card['colorFrom'], card['colorTo']}<={'red','yellow','green','blue','indigo','purple','pink','gray'} and len(card['short_description'])<=60
+    assert set(card)<=CARD_FIELDS
+    assert {card['colorFrom'], card['colorTo']}<=CARD_COLOURS and len(card['short_description'])<=60
+
+def read_deploy(): return ' '.join(p.read_text() for p in deploy.rglob('*') if p.is_file())
 
 def test_variables_are_known_and_digests_are_asked_for():
-    "What the files set is read by the package; who forgets to put his digest in gets a refusal, not an open service"
-    files = [*dockerfiles, root/'compose.yaml', *(p for p in deploy.rglob('*') if p.is_file())]
-    named = set(re.findall(r'SENTIMENT_NB_[A-Z_]+', ' '.join(p.read_text() for p in files)))
+    "What the files set is read by the package; with the digest forgotten, the service refuses to start"
+    files = ' '.join(p.read_text() for p in [*dockerfiles, root/'compose.yaml'])
+    named = set(re.findall(r'SENTIMENT_NB_[A-Z_]+', f'{files} {read_deploy()}'))
     code = ' '.join(p.read_text() for p in (root/'sentiment_nb').glob('*.py'))
     assert {'SENTIMENT_NB_MODEL', 'SENTIMENT_NB_API_KEYS', 'SENTIMENT_NB_DEADLINE'}<=named
-    assert not {n for n in named if n.removeprefix('SENTIMENT_NB_').lower() not in api.Settings.model_fields and f"'{n}'" not in code}
+    def is_setting(name): return name.removeprefix('SENTIMENT_NB_').lower() in api.Settings.model_fields
+    assert not {n for n in named if not is_setting(n) and f"'{n}'" not in code}
     with pytest.raises(InputError, match='sentiment-nb key'): api.load_settings(api_keys='DIGEST').digests  # noqa: B018
 
 def test_images_carry_the_version():
-    named = re.findall(r'\S+/sentiment-api:(\S+?)[\s",]', ' '.join(p.read_text() for p in deploy.rglob('*') if p.is_file()))
-    assert len(named)==6 and set(named)=={sentiment_nb.__version__}
+    versions = re.findall(r'\S+/sentiment-api:(\S+?)[\s",]', read_deploy())
+    assert len(versions)==6 and set(versions)=={sentiment_nb.__version__}
 
 # What the vendors publish
 
@@ -97,35 +109,47 @@ def fetch(package, folder):
     with zipfile.ZipFile(next(folder.glob('*.whl'))) as z: z.extractall(folder/'wheel')
     return folder/'wheel'
 
+GOOGLE_TYPES = {'object': dict, 'array': list, 'string': str, 'integer': int, 'boolean': bool}
+AMAZON_TYPES = {'structure': dict, 'map': dict, 'list': list, 'string': str, 'boolean': bool, 'integer': int,
+    'long': int}
+
 @pytest.mark.slow
 def test_cloudrun_fits_googles_description(tmp_path):
     "Of the API that `gcloud run services replace` speaks to, as Google's own client carries it"
-    known = json.loads((fetch('google-api-python-client==2.202.0', tmp_path)/'googleapiclient/discovery_cache/documents/run.v1.json').read_text())['schemas']
+    client = fetch('google-api-python-client==2.202.0', tmp_path)/'googleapiclient'
+    schemas = json.loads((client/'discovery_cache/documents/run.v1.json').read_text())['schemas']
     def check(value, shape, place):
-        if '$ref' in shape: shape = known[shape['$ref']]
+        if '$ref' in shape: shape = schemas[shape['$ref']]
         kind = shape['type']
-        assert isinstance(value, {'object': dict, 'array': list, 'string': str, 'integer': int, 'boolean': bool}[kind]), f'{place} is {value!r}, expected {kind}'
-        for k,v in value.items() if kind=='object' else enumerate(value) if kind=='array' else ():
-            inner = shape['items'] if kind=='array' else shape.get('properties', {}).get(k) or shape.get('additionalProperties')
-            assert inner, f'{place}.{k} is unknown'
-            check(v, inner, f'{place}.{k}')
+        assert isinstance(value, GOOGLE_TYPES[kind]), f'{place} is {value!r}, expected {kind}'
+        if kind=='object':
+            for k,v in value.items():
+                inner = shape.get('properties', {}).get(k) or shape.get('additionalProperties')
+                assert inner, f'{place}.{k} is unknown'
+                check(v, inner, f'{place}.{k}')
+        if kind=='array':
+            for i,v in enumerate(value): check(v, shape['items'], f'{place}.{i}')
+    def check_service(text): check(yaml.safe_load(text), {'$ref': 'Service'}, 'Service')
     text = (deploy/'cloudrun.yaml').read_text()
-    check(yaml.safe_load(text), {'$ref': 'Service'}, 'Service')
-    for old,new in (('containerConcurrency: 32', 'containerConcurrency: "32"'), ('startupProbe', 'startProbe'), ('value: "9"', 'value: 9')):
+    check_service(text)
+    mistakes = {'containerConcurrency: 32': 'containerConcurrency: "32"', 'startupProbe': 'startProbe',
+        'value: "9"': 'value: 9'}
+    for old,new in mistakes.items():
         assert old in text
-        with pytest.raises(AssertionError): check(yaml.safe_load(text.replace(old, new)), {'$ref': 'Service'}, 'Service')
+        with pytest.raises(AssertionError): check_service(text.replace(old, new))
 
 @pytest.mark.slow
 def test_ecs_fits_amazons_model(tmp_path):
     "Of `aws ecs register-task-definition --cli-input-json`; cpu and memory are a pair that Fargate has"
-    model = json.loads(gzip.decompress((fetch('botocore==1.44.5', tmp_path)/'botocore/data/ecs/2014-11-13/service-2.json.gz').read_bytes()))['shapes']
+    path = fetch('botocore==1.44.5', tmp_path)/'botocore/data/ecs/2014-11-13/service-2.json.gz'
+    shapes = json.loads(gzip.decompress(path.read_bytes()))['shapes']
     def check(value, shape, place):
-        s = model[shape]
-        kind = {'structure': dict, 'map': dict, 'list': list, 'string': str, 'boolean': bool, 'integer': int, 'long': int}[s['type']]
-        assert isinstance(value, kind), f'{place} is {value!r}, expected {s["type"]}'
+        s = shapes[shape]
+        assert isinstance(value, AMAZON_TYPES[s['type']]), f'{place} is {value!r}, expected {s["type"]}'
         if 'enum' in s: assert value in s['enum'], f'{place} is {value!r}, expected one of {s["enum"]}'
         if s['type']=='structure':
-            assert set(s.get('required', ()))<=set(value)<=set(s['members']), f'{place}: {set(value)-set(s["members"])}'
+            unknown = set(value)-set(s['members'])
+            assert set(s.get('required', ()))<=set(value)<=set(s['members']), f'{place}: {unknown}'
             for k,v in value.items(): check(v, s['members'][k]['shape'], f'{place}.{k}')
         if s['type']=='map':
             for k,v in value.items(): check(v, s['value']['shape'], f'{place}.{k}')
@@ -133,19 +157,27 @@ def test_ecs_fits_amazons_model(tmp_path):
             for i,v in enumerate(value): check(v, s['member']['shape'], f'{place}[{i}]')
     task = json.loads((deploy/'ecs.json').read_text())
     check(task, 'RegisterTaskDefinitionRequest', 'task')
-    for wrong in (task | {'memory': 1024}, task | {'networkMode': 'vpc'}, {k: v for k,v in task.items() if k!='family'}):
+    nameless = {k: v for k,v in task.items() if k!='family'}
+    for wrong in (task | {'memory': 1024}, task | {'networkMode': 'vpc'}, nameless):
         with pytest.raises(AssertionError): check(wrong, 'RegisterTaskDefinitionRequest', 'task')
-    assert (task['cpu'], task['memory']) in {('256','512'), ('256','1024'), ('512','1024'), ('512','2048'), ('1024','2048')}
+    fargate = {('256','512'), ('256','1024'), ('512','1024'), ('512','2048'), ('1024','2048')}
+    assert (task['cpu'], task['memory']) in fargate
+
+TYPED = '''import type {BuildConfig, DeployConfig} from 'railway/iac'
+export const file: {$schema: string, build: BuildConfig, deploy: DeployConfig} = '''
 
 @pytest.mark.slow
 def test_railway_fits_its_types(tmp_path):
     "Of Railway's own package, by the compiler of TypeScript; and the command listens where Railway says"
     if not shutil.which('npm'): pytest.skip('needs npm')
-    tool('npm', 'install', '--silent', '--ignore-scripts', '--no-save', '--prefix', tmp_path, 'railway@3.11.0', 'typescript@5.9.3')
+    packages = 'railway@3.11.0', 'typescript@5.9.3'
+    tool('npm', 'install', '--silent', '--ignore-scripts', '--no-save', '--prefix', tmp_path, *packages)
+    compiler = tmp_path/'node_modules'/'typescript'/'bin'/'tsc'
     text = (deploy/'railway'/'railway.json').read_text()
     def check(text):
-        (tmp_path/'check.mts').write_text("import type {BuildConfig, DeployConfig} from 'railway/iac'\nexport const file: {$schema: string, build: BuildConfig, deploy: DeployConfig} = " + text)
-        tool('node', tmp_path/'node_modules'/'typescript'/'bin'/'tsc', '--noEmit', '--strict', '--skipLibCheck', '--module', 'nodenext', 'check.mts', cwd=tmp_path)
+        (tmp_path/'check.mts').write_text(TYPED + text)
+        tool('node', compiler, '--noEmit', '--strict', '--skipLibCheck', '--module', 'nodenext', 'check.mts',
+            cwd=tmp_path)
     check(text)
     for old,new in (('drainingSeconds', 'drainSeconds'), ('DOCKERFILE', 'DOCKER')):
         assert f'"{old}"' in text
@@ -153,13 +185,14 @@ def test_railway_fits_its_types(tmp_path):
     assert json.loads(text)['deploy']['startCommand']=='/bin/sh -c "exec sentiment-nb serve --host 0.0.0.0 --port $PORT"'
 
 @pytest.mark.slow
-@pytest.mark.parametrize('file,schema', [('render.yaml', 'https://render.com/schema/render.yaml.json'), ('railway/railway.json', 'https://railway.com/railway.schema.json')])
+@pytest.mark.parametrize('file,schema', [('render.yaml', 'https://render.com/schema/render.yaml.json'),
+    ('railway/railway.json', 'https://railway.com/railway.schema.json')])
 def test_files_fit_what_is_published(file, schema, tmp_path):
     "By schemas that are on no registry: only where their vendor is within reach"
     import requests
-    try: found = requests.get(schema, timeout=20)
+    try: response = requests.get(schema, timeout=20)
     except requests.RequestException: pytest.skip(f'needs {schema}')
-    (tmp_path/'schema.json').write_bytes(found.content)
+    (tmp_path/'schema.json').write_bytes(response.content)
     tool('check-jsonschema', '--schemafile', tmp_path/'schema.json', deploy/file)
 
 # The image
@@ -167,19 +200,22 @@ def test_files_fit_what_is_published(file, schema, tmp_path):
 @pytest.fixture(scope='module')
 def podman(tmp_path_factory):
     "A builder and runner without a daemon, with the base of Debian's own packages"
-    if box.missing(): pytest.skip(f"needs {', '.join(box.missing())}: apt-get install --no-install-recommends {' '.join(box.TOOLS)}, and root")
+    if missing := box.missing():
+        pytest.skip(f"needs {', '.join(missing)}: apt-get install --no-install-recommends {' '.join(box.TOOLS)}, and root")
     with box.Podman(tmp_path_factory.mktemp('podman')) as p: yield p
 
 @pytest.fixture(scope='module')
 def image(podman, tiny, tmp_path_factory):
     "The serving image with a model, from a folder in which all sorts of things lie about"
     context = box.make_context(tmp_path_factory.mktemp('context'), tiny.model)
-    for name in ('.env', 'data/tweets.csv', 'models/.model.lock', 'nbs/a.ipynb', 'sentiment_nb/__pycache__/a.pyc', 'models/other/sentiment_nb.json'):
+    for name in ('.env', 'data/tweets.csv', 'models/.model.lock', 'nbs/a.ipynb', 'sentiment_nb/__pycache__/a.pyc',
+            'models/other/sentiment_nb.json'):
         (context/name).parent.mkdir(parents=True, exist_ok=True)
         (context/name).write_text('x')
     done = podman.build(context, MODEL='models/model')
     assert done.returncode==0, done.stdout + done.stderr
-    podman.context,podman.log = context, done.stdout + done.stderr
+    podman.context = context
+    podman.log = done.stdout + done.stderr
     return 'localhost/api'
 
 @pytest.fixture(scope='module')
@@ -199,7 +235,8 @@ url, body, headers = json.loads(sys.argv[1])
 try: r = urlopen(Request(url, json.dumps(body).encode() if body else None, {'content-type': 'application/json'} | headers), timeout=20)
 except HTTPError as e: r = e
 print(json.dumps([r.status, r.read().decode()]))'''
-    status,text = json.loads(podman('exec', name, 'python', '-c', script, json.dumps([f'http://127.0.0.1:8000{path}', body, headers])))
+    request = json.dumps([f'http://127.0.0.1:8000{path}', body, headers])
+    status,text = json.loads(podman('exec', name, 'python', '-c', script, request))
     return status, json.loads(text) if text[:1]=='{' else text
 
 def instructions(name): return re.findall(rf'^{name}\b', (root/'Dockerfile').read_text(), re.MULTILINE)
@@ -208,81 +245,113 @@ def instructions(name): return re.findall(rf'^{name}\b', (root/'Dockerfile').rea
 def test_without_a_model_the_build_says_what_to_run(podman, tmp_path):
     context = box.make_context(tmp_path)
     done = podman.build(context)
-    assert done.returncode and "There is no model in models/quickstart: run 'make quickstart' first, or name another one by --build-arg MODEL=models/NAME\n" in done.stderr
+    message = ("There is no model in models/quickstart: run 'make quickstart' first, "
+        'or name another one by --build-arg MODEL=models/NAME\n')
+    assert done.returncode and message in done.stderr
     done = podman.build(context, MODEL='models/mine')
     assert done.returncode and 'There is no model in models/mine: ' in done.stderr
 
 @pytest.mark.slow
 def test_every_run_is_run(podman, image, page):
-    "Each RUN of the Dockerfile, and the model is asked once while the image is built"
+    "Each RUN of the Dockerfile, and the model predicts once while the image is built"
     run = set(re.findall(r'STEP \d+/\d+: (RUN .*)', podman.log))
     assert len(run)==len(instructions('RUN')), run
     assert re.search(r'Prediction: \w+ \(confidence=', podman.log)
 
+HEAVY = 'torch transformers datasets pandas pyarrow sklearn scipy matplotlib streamlit pip'.split()
+
+def run_once(podman, image, *command):
+    "Output of a command in a container without a network"
+    return podman('run', '--rm', '--network', 'none', *podman.limits, image, *command)
+
+def list_files(podman, image, path):
+    return set(run_once(podman, image, 'find', path, '-type', 'f', '-printf', r'%P\n').splitlines())
+
 @pytest.mark.slow
 def test_only_what_is_needed_gets_in(podman, image, tmp_path):
-    "What the builder sees; and in the image the model without torch's weights and the float file, no framework, and no pip beside the packages"
+    """What the builder sees, and what the image holds
+
+    The model without torch's weights and the float file, no framework, and no pip beside the packages.
+    """
     (tmp_path/'Dockerfile').write_text('FROM localhost/base\nCOPY . /context\n')
-    podman('build', '--isolation', 'chroot', '--file', tmp_path/'Dockerfile', '--tag', 'localhost/context', podman.context)
-    list_files = lambda image, path: set(podman('run', '--rm', '--network', 'none', *podman.limits, image, 'find', path, '-type', 'f', '-printf', r'%P\n').splitlines())
-    seen = list_files('localhost/context', '/context')
-    assert {p.partition('/')[0] for p in seen}=={'Dockerfile', 'LICENSE', 'README.md', 'constraints.txt', 'settings.ini', 'setup.py', 'models', 'sentiment_nb'}
+    podman('build', '--isolation', 'chroot', '--file', tmp_path/'Dockerfile', '--tag', 'localhost/context',
+        podman.context)
+    seen = list_files(podman, 'localhost/context', '/context')
+    assert {p.partition('/')[0] for p in seen}=={'Dockerfile', 'LICENSE', 'README.md', 'constraints.txt',
+        'settings.ini', 'setup.py', 'models', 'sentiment_nb'}
     assert not [p for p in seen if '__pycache__' in p or Path(p).name.startswith('.') or p.endswith('.safetensors')]
     model = podman.context/'models/model'
-    assert (model/'onnx/model_int8.onnx').exists() # so nobody asks the float file
-    assert list_files(image, '/model')=={p.relative_to(model).as_posix() for p in model.rglob('*') if p.is_file()} - {'model.safetensors', 'onnx/model.onnx'}
-    heavy = 'torch transformers datasets pandas pyarrow sklearn scipy matplotlib streamlit pip'.split()
-    found = podman('run', '--rm', '--network', 'none', *podman.limits, image, '/opt/venv/bin/python', '-c', f'import importlib.util as u; print(*[n for n in {heavy} if u.find_spec(n)])')
-    assert found==''
+    assert (model/'onnx/model_int8.onnx').exists() # so nobody needs the float file
+    model_files = {p.relative_to(model).as_posix() for p in model.rglob('*') if p.is_file()}
+    assert list_files(podman, image, '/model')==model_files - {'model.safetensors', 'onnx/model.onnx'}
+    script = f'import importlib.util as u; print(*[n for n in {HEAVY} if u.find_spec(n)])'
+    assert run_once(podman, image, '/opt/venv/bin/python', '-c', script)==''
+
+def start_podman(podman, *args, **kw): return subprocess.Popen(['podman', *map(str, [*podman.flags, *args])], **kw)
+
+# User, group, command, and what can be written
+WHO_AND_WHERE = '''id -u; id -g; tr "\\0" " " </proc/1/cmdline
+for f in /x /model/x /tmp/x /opt/venv/x; do touch $f 2>/dev/null && echo $f; done; true'''
 
 @pytest.mark.slow
 def test_container_answers_and_drains(podman, image, tiny):
-    "As the first process, a user without rights, on a read-only file system, without a network: like the Predictor; SIGTERM lets it finish what it has begun"
+    """It predicts what the Predictor does, as the first process, a user without rights
+
+    On a read-only file system, without a network. SIGTERM lets it finish what it has begun.
+    """
     with podman.running(image) as name:
         podman.wait(name, '"ready"')
         assert ask(podman, name, '/readyz')==(200, {'status': 'ok'})
-        status,found = ask(podman, name, '/predict', {'text': GOOD})
+        status,answer = ask(podman, name, '/predict', {'text': GOOD})
         p = Predictor(tiny.model).predict(GOOD)
-        assert status==200 and found['label']==p.label and found['confidence']==pytest.approx(p.confidence, abs=1e-6)
+        assert status==200 and answer['label']==p.label
+        assert answer['confidence']==pytest.approx(p.confidence, abs=1e-6)
         assert ask(podman, name, '/docs')[0]==200
         podman('healthcheck', 'run', name)
-        assert podman('exec', name, 'sh', '-c', 'id -u; id -g; tr "\\0" " " </proc/1/cmdline; for f in /x /model/x /tmp/x /opt/venv/x; do touch $f 2>/dev/null && echo $f; done; true').splitlines()==['1000', '1000', '/opt/venv/bin/python /opt/venv/bin/sentiment-nb serve --host 0.0.0.0 --port 8000']
+        assert podman('exec', name, 'sh', '-c', WHO_AND_WHERE).splitlines()==['1000', '1000',
+            '/opt/venv/bin/python /opt/venv/bin/sentiment-nb serve --host 0.0.0.0 --port 8000']
         half = '''import socket
 body = b'{"text": "I love it, thank you so much!"}'
 s = socket.create_connection(('127.0.0.1', 8000))
-s.sendall(b'POST /predict HTTP/1.1\\r\\nHost: x\\r\\nContent-Type: application/json\\r\\nContent-Length: %d\\r\\n\\r\\n' % len(body) + body[:9])
+head = b'POST /predict HTTP/1.1\\r\\nHost: x\\r\\nContent-Type: application/json\\r\\n'
+s.sendall(head + b'Content-Length: %d\\r\\n\\r\\n' % len(body) + body[:9])
 print('half', flush=True)
 input()
 s.sendall(body[9:])
 while piece := s.recv(9999): print(piece.decode(), flush=True)'''
-        client = subprocess.Popen(['podman', *map(str, podman.flags), 'exec', '--interactive', name, 'python', '-c', half], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        client = start_podman(podman, 'exec', '--interactive', name, 'python', '-c', half, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True)
         assert client.stdout.readline()=='half\n'
-        stop = subprocess.Popen(['podman', *map(str, podman.flags), 'stop', '--time', '30', name], stdout=subprocess.DEVNULL)
+        stop = start_podman(podman, 'stop', '--time', '30', name, stdout=subprocess.DEVNULL)
         podman.wait(name, 'Shutting down')
-        said = client.communicate('\n', timeout=30)[0]
-        assert '200 OK' in said and f'"label":"{found["label"]}"' in said
+        printed = client.communicate('\n', timeout=30)[0]
+        assert '200 OK' in printed and f'"label":"{answer["label"]}"' in printed
         assert stop.wait(40)==0 and podman('inspect', '--format', '{{.State.ExitCode}}', name)=='0'
         lines = podman.logs(name).splitlines()
-        assert all(line.startswith('{') for line in lines) and len([line for line in map(json.loads, lines) if line.get('path')=='/predict'])==2
+        assert all(line.startswith('{') for line in lines)
+        assert len([entry for entry in map(json.loads, lines) if entry.get('path')=='/predict'])==2
         assert not re.search('love it|telemetry', ' '.join(lines), re.IGNORECASE)
 
 @pytest.mark.slow
 def test_a_volume_takes_the_place_of_the_model(podman, image, tiny, tmp_path):
-    "Another model at /model is the one that answers; one that is damaged is refused in a line"
+    "Another model at /model is the one that predicts; one that is damaged is refused in a line"
     other = tmp_path/'other'
     shutil.copytree(tiny.model, other)
     record = ModelRecord.load(other)
     record.temperature *= 9
     record.save(other)
-    write_sums(other)
+    write_checksums(other)
     with podman.running(image, '--volume', f'{other}:/model:ro') as name:
         podman.wait(name, '"ready"')
-        found,here = ask(podman, name, '/predict', {'text': GOOD})[1]['confidence'], Predictor(tiny.model).predict(GOOD).confidence
-        assert found==pytest.approx(Predictor(other).predict(GOOD).confidence, abs=1e-6) and abs(found-here)>1e-4
+        _,answer = ask(podman, name, '/predict', {'text': GOOD})
+        built_in = Predictor(tiny.model).predict(GOOD).confidence
+        mounted = Predictor(other).predict(GOOD).confidence
+        assert answer['confidence']==pytest.approx(mounted, abs=1e-6) and abs(answer['confidence']-built_in)>1e-4
     (other/'tokenizer.json').write_text('{}')
     with podman.running(image, '--volume', f'{other}:/model:ro') as name:
         assert podman('wait', name)=='2'
-        assert 'tokenizer.json is not the file that was saved' in podman.logs(name) and 'Traceback' not in podman.logs(name)
+        log = podman.logs(name)
+        assert 'tokenizer.json is not the file that was saved' in log and 'Traceback' not in log
 
 @pytest.mark.slow
 def test_keys_come_through_the_environment(podman, image):
@@ -299,28 +368,43 @@ def test_keys_come_through_the_environment(podman, image):
 @pytest.mark.parametrize('kind', ['railway', 'space'])
 def test_places_that_build_on_the_image(podman, image, kind, tmp_path):
     "Their Dockerfile on this image, and what their vendor is told to start, on the port that the vendor says"
-    podman('build', '--isolation', 'chroot', '--format', 'docker', '--from', image, '--tag', f'localhost/{kind}', deploy/kind)
-    start = json.loads((deploy/'railway'/'railway.json').read_text())['deploy']['startCommand'] if kind=='railway' else ''
-    with podman.running(f'localhost/{kind}', '--env', 'PORT=9191', command=['/bin/sh', '-c', re.fullmatch(r'/bin/sh -c "(.*)"', start)[1]] if start else ()) as name:
+    podman('build', '--isolation', 'chroot', '--format', 'docker', '--from', image, '--tag', f'localhost/{kind}',
+        deploy/kind)
+    command = ()
+    port = 8000
+    if kind=='railway':
+        start = json.loads((deploy/'railway'/'railway.json').read_text())['deploy']['startCommand']
+        command = '/bin/sh', '-c', re.fullmatch(r'/bin/sh -c "(.*)"', start)[1]
+        port = 9191
+    with podman.running(f'localhost/{kind}', '--env', 'PORT=9191', command=command) as name:
         podman.wait(name, '"ready"')
-        assert f"http://0.0.0.0:{9191 if start else 8000}" in podman.logs(name)
-        if not start: assert ask(podman, name, '/predict', {'text': GOOD})[0]==200
+        assert f'http://0.0.0.0:{port}' in podman.logs(name)
+        if not command: assert ask(podman, name, '/predict', {'text': GOOD})[0]==200
         podman('stop', '--time', '30', name)
         assert podman('inspect', '--format', '{{.State.ExitCode}}', name)=='0'
 
+TWO_STATUSES = '''from urllib.request import urlopen
+print(*[urlopen(url).status for url in ('http://127.0.0.1:8501/', 'http://api:8000/readyz')])''' # Of page and service
+
 @pytest.mark.slow
-@pytest.mark.skipif('app' not in [f.__name__ for f in cli.COMMANDS], reason='needs `sentiment-nb app`')
+@pytest.mark.skipif('app' not in cli.COMMANDS, reason='needs `sentiment-nb app`')
 def test_page_beside_the_service(podman, image, page, tmp_path):
-    "Both targets as compose.yaml starts them, the page with its own /tmp: healthy, and the service within reach under the name that the page knows"
+    """Both targets as compose.yaml starts them, the page with its own /tmp
+
+    Both are healthy, and the service is within reach under the name that the page uses.
+    """
     secret,digest = api.new_key()
     (tmp_path/'hosts').write_text('127.0.0.1 localhost api\n')
     app = yaml.safe_load((root/'compose.yaml').read_text())['services']['app']
     with podman.running(image, '--env', f'SENTIMENT_NB_API_KEYS={digest}') as service:
         podman.wait(service, '"ready"')
-        with podman.running(page, *(f'--tmpfs={t}' for t in app['tmpfs']), '--volume', f'{tmp_path}/hosts:/etc/hosts:ro', '--env', f'SENTIMENT_NB_KEY={secret}', network=f'container:{service}') as name:
+        options = [*(f'--tmpfs={t}' for t in app['tmpfs']), '--volume', f'{tmp_path}/hosts:/etc/hosts:ro',
+            '--env', f'SENTIMENT_NB_KEY={secret}']
+        with podman.running(page, *options, network=f'container:{service}') as name:
             box.until(lambda: podman.ask('healthcheck', 'run', name).returncode==0, 60, lambda: podman.logs(name))
-            assert podman('exec', name, 'python', '-c', "from urllib.request import urlopen; print(urlopen('http://127.0.0.1:8501/').status, urlopen('http://api:8000/readyz').status)")=='200 200'
+            assert podman('exec', name, 'python', '-c', TWO_STATUSES)=='200 200'
             assert podman('exec', name, 'id', '-u')=='1000'
-            assert podman('exec', name, 'python', '-c', "import importlib.util as u; print(u.find_spec('torch'))")=='None'
+            find_torch = "import importlib.util as u; print(u.find_spec('torch'))"
+            assert podman('exec', name, 'python', '-c', find_torch)=='None'
             podman('stop', '--time', '30', name)
             assert podman('inspect', '--format', '{{.State.ExitCode}}', name)=='0', podman.logs(name)

@@ -12,16 +12,21 @@ from pathlib import Path
 import pytest
 from conftest import environ, listing, untouched
 
-def heed_interrupts(): signal.signal(signal.SIGINT, signal.SIG_DFL) # a shell's background jobs ignore them, and so would their children
+# a shell's background jobs ignore interrupts, and so would their children
+def heed_interrupts(): signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-def start(*args, **kw): return subprocess.Popen([sys.executable, '-m', 'sentiment_nb.cli', *map(str, args)], env=environ(),
-    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts, **kw)
+def start(*args, **kw):
+    command = [sys.executable, '-m', 'sentiment_nb.cli', *map(str, args)]
+    return subprocess.Popen(command, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=heed_interrupts, **kw)
 
-def wait_for(there, process, seconds=300):
-    "Until `there()` is true while the process lives"
+def wait_for(condition, process, seconds=300):
+    "Until `condition()` is true while the process lives"
     end = time.monotonic()+seconds
-    while not there():
-        assert process.poll() is None, f'it ended with {process.returncode} before anything could interrupt it: {process.communicate()[1]}'
+    while not condition():
+        ended = process.poll() is not None
+        assert not ended, (f'it ended with {process.returncode} before anything could interrupt it: '
+            f'{process.communicate()[1]}')
         assert time.monotonic()<end, 'it took too long'
         time.sleep(.02)
 
@@ -33,7 +38,10 @@ def visible(folder): return sorted(p.name for p in folder.iterdir() if not p.nam
 
 @pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT])
 def test_prepare_interrupted(how, cli, workdir):
-    "Killed or interrupted while it cleans, `prepare` keeps the earlier result; done again, it replaces it and leaves nothing aside"
+    """Killed or interrupted while it cleans, `prepare` keeps the earlier result
+
+    Done again, it replaces it and leaves nothing aside.
+    """
     assert cli('prepare', 'tweets', '--limit', 300, '--out', 'data').code==0
     with untouched(workdir/'data'):
         p = start('prepare', 'tweets', '--classes', 3, '--out', 'data')
@@ -49,7 +57,10 @@ def test_prepare_interrupted(how, cli, workdir):
     assert sorted(p.name for p in workdir.iterdir())==['.data.lock', 'data']
 
 def test_killed_between_two_renames(cli, workdir):
-    "Killed when the earlier result has been moved aside and the new one not yet into its place: the earlier one comes back"
+    """Killed between two renames, the earlier one comes back
+
+    It has been moved aside, and the new one not yet into its place.
+    """
     assert cli('prepare', 'tweets', '--limit', 300, '--out', 'data').code==0
     before = listing(workdir/'data')
     Path('data').rename('.data.old')
@@ -57,13 +68,17 @@ def test_killed_between_two_renames(cli, workdir):
     assert cli('prepare', 'missing.csv', '--out', 'data').code==2
     assert listing(workdir/'data')==before and sorted(p.name for p in workdir.iterdir())==['.data.lock', 'data']
 
-TRAIN = '--model minilm --limit 600 --batch-size 4 --max-length 16 --epochs 1 --out model'.split() # 150 steps, a checkpoint after each 50
+# 150 steps, a checkpoint after each 50
+TRAIN = '--model minilm --limit 600 --batch-size 4 --max-length 16 --epochs 1 --out model'.split()
 
 def checkpoint(n): return Path(f'.model.checkpoints/checkpoint-{n}/trainer_state.json')
 
 @pytest.fixture(scope='module')
 def killed_once(tiny, tmp_path_factory):
-    "A training run killed some steps after its first checkpoint; an older model stands in its place. With nothing to resume, --resume starts at the beginning"
+    """A training run killed some steps after its first checkpoint; an older model stands in its place
+
+    With nothing to resume, --resume starts at the beginning.
+    """
     folder = tmp_path_factory.mktemp('killed')
     shutil.copytree(tiny.model, folder/'model')
     with untouched(folder/'model'):
@@ -71,7 +86,8 @@ def killed_once(tiny, tmp_path_factory):
         wait_for((folder/checkpoint(50)).exists, p)
         time.sleep(.5)
         out, err = kill(p)
-    assert p.returncode==-signal.SIGKILL and out=='' and ' 0/150' in err and visible(folder)==['model']
+    assert p.returncode==-signal.SIGKILL and out=='' and ' 0/150' in err
+    assert visible(folder)==['model']
     return folder
 
 @pytest.fixture
@@ -80,7 +96,7 @@ def killed(killed_once, workdir):
     return Path(shutil.copytree(killed_once, workdir, copy_function=os.link, dirs_exist_ok=True))
 
 def finish(data, *more):
-    "The same command, to its end; what it said of its progress"
+    "The same command, to its end; what it printed of its progress"
     done = start('train', data, *TRAIN, *more)
     out, err = done.communicate(timeout=300)
     assert done.returncode==0, err
@@ -88,7 +104,10 @@ def finish(data, *more):
     return err
 
 def test_training_goes_on(killed, tiny, cli):
-    "With --resume the same command goes on behind its last whole checkpoint, here not the one that a kill left torn (trainer_state.json is written last), and replaces the older model"
+    """With --resume the same command goes on behind its last whole checkpoint, and replaces the older model
+
+    Here it is not the checkpoint that a kill left torn (trainer_state.json is written last).
+    """
     torn = checkpoint(149).parent
     torn.mkdir()
     for n in ('config.json', 'model.safetensors'): shutil.copy(checkpoint(50).parent/n, torn)
@@ -103,7 +122,8 @@ def test_training_goes_on(killed, tiny, cli):
 
 def test_other_settings_do_not_go_on(killed, tiny, refuses):
     "A checkpoint is no start for a run with other settings; nothing of it is lost"
-    shutil.rmtree('.model.partial', ignore_errors=True) # what the killed run was writing goes with the next run, whatever it is
+    # what the killed run was writing goes with the next run, whatever it is
+    shutil.rmtree('.model.partial', ignore_errors=True)
     refuses(['train', tiny.data, *TRAIN, '--learning-rate', '3e-4', '--resume'], 'other settings', '--resume')
     assert checkpoint(50).exists()
 

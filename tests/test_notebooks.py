@@ -20,7 +20,7 @@ root = Path(__file__).resolve().parents[1]
 chapters = sorted((root/'nbs').glob('[0-9][0-9]*_*.ipynb'))
 notebooks = chapters + sorted((root/'nbs').glob('[a-z]*.ipynb'))
 modules = sorted((root/'sentiment_nb').glob('[a-z]*.py'))
-light = 'core cleaning inference api cli'.split()
+light = 'core tables cleaning inference api cli'.split()
 heavy = 'torch transformers datasets pandas sklearn matplotlib'.split()
 
 def each(paths): return pytest.mark.parametrize('path', paths, ids=lambda p: p.stem)
@@ -32,10 +32,15 @@ def imports(nodes):
     "Names of the modules, and of what is taken from them, that `nodes` import; relative ones are left out"
     for n in nodes:
         if isinstance(n, ast.Import): yield from (a.name for a in n.names)
-        if isinstance(n, ast.ImportFrom) and not n.level: yield from [n.module, *(f'{n.module}.{a.name}' for a in n.names)]
+        if isinstance(n, ast.ImportFrom) and not n.level:
+            yield n.module
+            yield from (f'{n.module}.{a.name}' for a in n.names)
 
 generated = ['nbs/*.ipynb', 'nbs/*.yml', 'sentiment_nb/*.py']
-def snapshot(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for g in generated for p in folder.glob(g)}
+
+def snapshot(folder):
+    files = [p for pattern in generated for p in folder.glob(pattern)]
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 
 def test_nothing_left_to_regenerate(tmp_path):
     "In a copy without the modules, the notebooks are cleaned and exported: that gives back what stands here"
@@ -90,10 +95,11 @@ def listed(contents):
         else: yield from listed(c['contents']) if 'contents' in c else [c['href']]
 
 def test_sidebar_holds_every_page_and_the_chapters_in_order():
-    found = list(listed(yaml.safe_load((root/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']))
+    config = yaml.safe_load((root/'_quarto.yml').read_text(encoding='utf-8'))
+    pages = list(listed(config['website']['sidebar']['contents']))
     assert (root/'nbs'/'_quarto.yml').resolve() == root/'_quarto.yml'
-    assert [f for f in found if f[0].isdigit()] == [p.name for p in chapters]
-    assert sorted(found) == sorted(p.name for p in (root/'nbs').iterdir() if p.suffix in ('.ipynb', '.qmd'))
+    assert [f for f in pages if f[0].isdigit()] == [p.name for p in chapters]
+    assert sorted(pages) == sorted(p.name for p in (root/'nbs').iterdir() if p.suffix in ('.ipynb', '.qmd'))
 
 @pytest.mark.parametrize('name', [o for o in light if (root/'sentiment_nb'/f'{o}.py').exists()])
 def test_light_rooms_import_nothing_heavy(name):
@@ -111,16 +117,18 @@ def test_imports_are_declared(path):
     "A light room needs no more than `requirements` to be imported; whatever else is imported stands in an extra"
     base, extras = declared('requirements'), declared('quickstart_requirements') | declared('app_requirements')
     tree, providers = parsed(path.read_text(encoding='utf-8')), packages_distributions()
-    def undeclared(nodes, known):
+    def undeclared(nodes, requirements):
         names = {m.split('.')[0] for m in imports(nodes)} - sys.stdlib_module_names - {'sentiment_nb'}
-        return sorted(n for n in names if not {d.lower().replace('_', '-') for d in providers.get(n, [n])} & known)
+        def packages(module): return {d.lower().replace('_', '-') for d in providers.get(module, [module])}
+        return sorted(n for n in names if not packages(n) & requirements)
     assert not undeclared(tree.body, base if path.stem in light else base | extras)
     assert not undeclared(ast.walk(tree), base | extras)
 
-def test_eda_silences_no_warning():
+def test_no_import_silences_warnings():
     "cleanlab does when it is imported"
-    script = "import warnings, sentiment_nb.eda; warnings.warn('still heard')"
-    assert 'still heard' in subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True, cwd=root).stderr
+    script = "import warnings, sentiment_nb.eda, sentiment_nb.audit; warnings.warn('still heard')"
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True, cwd=root)
+    assert 'still heard' in done.stderr
 
 slow_chapters = [p for p in chapters if any(re.search(r'^#\|\s*slow\b', s, re.M) for s in code(p))]
 
@@ -134,10 +142,11 @@ def test_slow_cells(path):
 
 choice = re.compile(r"^(source, ?(?:encoder, ?)?rows) = .*$", re.M)
 chosen = [p for p in chapters if any(choice.search(s) for s in code(p))]
+others = [(p, 'imdb') for p in chosen] + [(p, 'sentiment140') for p in chosen if room(p) in ('eda','audit')]
 
 @pytest.mark.slow
 @pytest.mark.skipif('SENTIMENT_NB_DATA' not in os.environ, reason='SENTIMENT_NB_DATA names the folder with the large data sets')
-@pytest.mark.parametrize('path, source', [(p, 'imdb') for p in chosen] + [(p, 'sentiment140') for p in chosen if room(p) == 'eda'], ids=lambda v: getattr(v, 'stem', v))
+@pytest.mark.parametrize('path, source', others, ids=lambda v: getattr(v, 'stem', v))
 def test_chapter_on_other_texts(path, source, tmp_path):
     "The cell at the top of a chapter may be changed: 2,000 rows of another source instead of all tweets"
     copy = shutil.copytree(root/'nbs', tmp_path/'nbs')/path.name

@@ -31,4 +31,6 @@ import sentiment_nb.{}
 def test_onnxruntime_is_told_to_report_nothing(name):
     "Before it is loaded: its official builds send telemetry unless this variable stands, through sockets that Python does not see"
     env = {k: v for k,v in os.environ.items() if k!='ORT_DISABLE_TELEMETRY'}
-    assert subprocess.run([sys.executable, '-c', LOOK.format(name)], env=env, capture_output=True, text=True, check=True).stdout=='1\n'
+    command = [sys.executable, '-c', LOOK.format(name)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout=='1\n'

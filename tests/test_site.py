@@ -15,12 +15,15 @@ root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root/'docs'))
 DESKTOP,PHONE = {'width': 1280, 'height': 900}, {'width': 390, 'height': 844}
 
-def markdown(outputs): return [''.join(o['data']['text/markdown']) for o in outputs or [] if 'text/markdown' in o.get('data', {})]
+def markdown(outputs):
+    data = [o.get('data', {}) for o in outputs or []]
+    return [''.join(d['text/markdown']) for d in data if 'text/markdown' in d]
 
 def test_tables_of_results_are_what_the_files_say(monkeypatch):
     "A stored table is the one that today's files give"
     monkeypatch.chdir(root/'nbs')
-    cells,shell = [c for c in read_nb('results.ipynb').cells if c.cell_type=='code' and 'nbdev_export()' not in c.source], CaptureShell()
+    cells = [c for c in read_nb('results.ipynb').cells if c.cell_type=='code' and 'nbdev_export()' not in c.source]
+    shell = CaptureShell()
     fresh = [markdown(shell.run(c.source)) for c in cells]
     assert not shell.exc and sum(map(len, fresh))>5
     assert fresh == [markdown(c.outputs) for c in cells]
@@ -71,17 +74,18 @@ def test_every_notebook_is_a_page_and_no_link_is_broken(site):
 
 @slow
 def test_links_and_anchors_lead_somewhere(opened, site):
-    found,links = {}, []
+    anchors = {}
+    links = []
     for name,page,_ in opened(DESKTOP):
-        found[name] = set(page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)"))
+        anchors[name] = set(page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)"))
         links += [(name, h) for h in page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.href)")]
     lost = []
     for name,href in links:
         path,_,anchor = href.partition('#')
         if not path.startswith(site[0]): continue
         target = path.removeprefix(site[0]).lstrip('/') or 'index.html'
-        if target not in found: lost += [(name, href)] if not (site[1]/target).is_file() else []
-        elif anchor and anchor not in found[target]: lost.append((name, href))
+        if target not in anchors: lost += [(name, href)] if not (site[1]/target).is_file() else []
+        elif anchor and anchor not in anchors[target]: lost.append((name, href))
     assert len(links)>1000 and not lost
 
 @slow
@@ -136,7 +140,7 @@ def test_a_chapter_opens_elsewhere_and_dark_mode_stays(site, browser):
     hrefs = page.evaluate("[...document.querySelectorAll('.toc-actions a')].map(a => a.href)")
     ini = (root/'settings.ini').read_text(encoding='utf-8')
     repo = '/'.join(re.search(rf'^{k} = (.+)$', ini, re.M)[1] for k in ('user', 'repo'))
-    for want in (f'https://github.com/{repo}/blob/main/nbs/03_cleaning.ipynb', f'https://colab.research.google.com/github/{repo}/blob/main/nbs/03_cleaning.ipynb', 'http://localhost:8888/lab/tree/03_cleaning.ipynb'):
+    for want in (f'https://github.com/{repo}/blob/main/nbs/05_cleaning.ipynb', f'https://colab.research.google.com/github/{repo}/blob/main/nbs/05_cleaning.ipynb', 'http://localhost:8888/lab/tree/05_cleaning.ipynb'):
         assert want in hrefs, hrefs
     page.click('.quarto-color-scheme-toggle')
     page.goto(f'{site[0]}/core.html')

@@ -7,6 +7,7 @@ import os
 import tarfile
 import zipfile
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +17,8 @@ from sentiment_nb.data import load_source
 
 real = os.environ.get('SENTIMENT_NB_DATA')
 has_real = pytest.mark.skipif(not real, reason='SENTIMENT_NB_DATA names the folder with the large data sets')
-REVIEWS = ['Great.<br /><br />"Quite" a film, she said', 'Zu lang, zu laut – schade', 'a\nb', "it's 007", '=1+1; really|odd\there', 'naïve café 5 €'] * 3
+REVIEWS = ['Great.<br /><br />"Quite" a film, she said', 'Zu lang, zu laut – schade', 'a\nb', "it's 007",
+    '=1+1; really|odd\there', 'naïve café 5 €'] * 3
 SIGNS = ['positive', 'negative', 'negative', 'positive', 'negative', 'positive'] * 3
 
 def seen(ds): return ds['text'][:], ds.features['label'].int2str(ds['label'][:])
@@ -31,15 +33,20 @@ def _place(workdir): "Every test in its own folder"
 
 # IMDb
 
-def acl(n=12): return {f'{s}/{l}/{i}_{9 if l=="pos" else 2}.txt': f'{s} {l} review {i}, naïve<br />' for s in ('train', 'test') for l in ('neg', 'pos') for i in range(n)}
+RATINGS = {'neg': 2, 'pos': 9}
+
+def acl(n=12):
+    files = {}
+    for s,l,i in product(('train', 'test'), RATINGS, range(n)):
+        files[f'{s}/{l}/{i}_{RATINGS[l]}.txt'] = f'{s} {l} review {i}, naïve<br />'
+    return files
 
 def write_acl(files):
-    for name,text in files.items():
-        (p := Path('aclImdb')/name).parent.mkdir(parents=True, exist_ok=True)
-        p.write_bytes(text.encode())
-    for extra in ('README', 'imdb.vocab', 'train/unsup/0_0.txt', 'train/urls_pos.txt', 'train/labeledBow.feat'):
-        (p := Path('aclImdb')/extra).parent.mkdir(parents=True, exist_ok=True)
-        p.write_text('not a labelled review')
+    extra = ('README', 'imdb.vocab', 'train/unsup/0_0.txt', 'train/urls_pos.txt', 'train/labeledBow.feat')
+    for name,text in [*files.items(), *((n, 'not a labelled review') for n in extra)]:
+        path = Path('aclImdb')/name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
 
 def tar_acl():
     with tarfile.open('aclImdb_v1.tar.gz', 'w:gz') as t: t.add('aclImdb')
@@ -49,7 +56,8 @@ def check_acl(ds, files, order):
     assert set(ds)=={'train', 'test'}
     for s in ds:
         names = [n for n in order if n in files and n.startswith(f'{s}/')]
-        assert seen(ds[s])==([files[n] for n in names], ['negative' if '/neg/' in n else 'positive' for n in names])
+        labels = ['negative' if '/neg/' in n else 'positive' for n in names]
+        assert seen(ds[s])==([files[n] for n in names], labels)
         assert [f'{i}_{r}' for i,r in zip(ds[s]['id'], ds[s]['rating'])]==[Path(n).stem for n in names]
 
 @pytest.mark.parametrize('how', ['folder', 'archive', 'found folder', 'found archive'])
@@ -60,7 +68,8 @@ def test_acl(how, monkeypatch):
     order = tar_acl() if 'archive' in how else sorted(files)
     if 'archive' in how: Path('aclImdb').rename('elsewhere')
     if 'found' in how: monkeypatch.setenv('SENTIMENT_NB_DATA', '.')
-    check_acl(load_source('imdb' if 'found' in how else 'aclImdb' if how=='folder' else 'aclImdb_v1.tar.gz'), files, order)
+    source = {'folder': 'aclImdb', 'archive': 'aclImdb_v1.tar.gz'}.get(how, 'imdb')
+    check_acl(load_source(source), files, order)
 
 def test_acl_folder_with_another_name():
     "The layout counts, not the name"
@@ -83,13 +92,15 @@ def test_kaggle(how, monkeypatch):
 def test_real_imdb(monkeypatch):
     "All 50,000 reviews as the Parquet files have them; a part of them also by way of the authors' layout"
     monkeypatch.setenv('SENTIMENT_NB_DATA', real)
-    ds, files = load_source('imdb'), {}
+    ds = load_source('imdb')
+    files = {}
     for s in ('train', 'test'):
-        t = pq.read_table(Path(real)/'imdb'/f'{s}.parquet')
-        assert seen(ds[s])==(t['text'].to_pylist(), ['negative' if l==0 else 'positive' for l in t['label'].to_pylist()]) and len(t)==25_000
+        rows = pq.read_table(Path(real)/'imdb'/f'{s}.parquet').to_pylist()
+        labels = ['negative' if r['label']==0 else 'positive' for r in rows]
+        assert seen(ds[s])==([r['text'] for r in rows], labels) and len(rows)==25_000
         for l,d in ((0, 'neg'), (1, 'pos')):
-            rows = [r for r in t.to_pylist() if r['label']==l][:150]
-            files |= {f'{s}/{d}/{r["id"]}_{r["rating"]}.txt': r['text'] for r in rows}
+            first = [r for r in rows if r['label']==l][:150]
+            files |= {f'{s}/{d}/{r["id"]}_{r["rating"]}.txt': r['text'] for r in first}
     write_acl(files)
     check_acl(load_source('aclImdb'), files, sorted(files))
     order = tar_acl()
@@ -98,11 +109,17 @@ def test_real_imdb(monkeypatch):
 # Sentiment140
 
 STAMP = 'Mon Apr 06 22:19:45 PDT 2009'
-TWEETS = [('0', '1467810369', STAMP, 'NO_QUERY', '_TheSpecialOne_', '@switchfoot http://twitpic.com/2y1zl - Awww, that\'s a "bummer".  ;D'),
-    ('4', '2193602129', 'Tue Jun 16 08:40:50 PDT 2009', 'NO_QUERY', 'RyanTrevMorris', 'café ½ &amp; happy '), ('0', '1467810672', STAMP, 'NO_QUERY', 'x', ' is upset, ')] * 4
-MANUAL = [('4', '3', 'Mon May 11 03:17:40 UTC 2009', 'kindle2', 'tpryan', 'I loooooooovvvvvveee it'), ('2', '4', 'Mon May 11 03:18:03 UTC 2009', 'aig', 'vcu451', 'Reading it'),
+BUMMER = '@switchfoot http://twitpic.com/2y1zl - Awww, that\'s a "bummer".  ;D'
+TWEETS = [
+    ('0', '1467810369', STAMP, 'NO_QUERY', '_TheSpecialOne_', BUMMER),
+    ('4', '2193602129', 'Tue Jun 16 08:40:50 PDT 2009', 'NO_QUERY', 'RyanTrevMorris', 'café ½ &amp; happy '),
+    ('0', '1467810672', STAMP, 'NO_QUERY', 'x', ' is upset, ')] * 4
+MANUAL = [
+    ('4', '3', 'Mon May 11 03:17:40 UTC 2009', 'kindle2', 'tpryan', 'I loooooooovvvvvveee it'),
+    ('2', '4', 'Mon May 11 03:18:03 UTC 2009', 'aig', 'vcu451', 'Reading it'),
     ('0', '5', 'Mon May 11 03:18:54 UTC 2009', 'jquery', 'chadfu', 'Awful')]
-TRAIN, TEST = 'training.1600000.processed.noemoticon.csv', 'testdata.manual.2009.06.14.csv'
+TRAIN = 'training.1600000.processed.noemoticon.csv'
+TEST = 'testdata.manual.2009.06.14.csv'
 WORDS = {'0': 'negative', '2': 'neutral', '4': 'positive'}
 
 def s140(rows): return csv_bytes(rows, 'iso-8859-1', quoting=csv.QUOTE_ALL)
@@ -119,12 +136,15 @@ def test_sentiment140(how, monkeypatch):
     Path('sentiment140').mkdir()
     for n,rows in ((TRAIN, TWEETS), (TEST, MANUAL)): Path('sentiment140', n).write_bytes(s140(rows))
     if 'zip' in how:
-        with zipfile.ZipFile('trainingandtestdata.zip' if 'another' not in how else 'archive.zip', 'w') as z:
+        archive = 'archive.zip' if 'another' in how else 'trainingandtestdata.zip'
+        with zipfile.ZipFile(archive, 'w') as z:
             for n in (TRAIN, TEST): z.write(f'sentiment140/{n}', n)
     if how=='found file': Path('sentiment140', TRAIN).rename(TRAIN)
     if how.startswith('found') and how!='found folder': Path('sentiment140').rename('elsewhere')
     if how.startswith('found'): monkeypatch.setenv('SENTIMENT_NB_DATA', '.')
-    ds = load_source({'file': f'sentiment140/{TRAIN}', 'folder': './sentiment140', 'zip': 'trainingandtestdata.zip', 'zip with another name': 'archive.zip'}.get(how, 'sentiment140'))
+    paths = {'file': f'sentiment140/{TRAIN}', 'folder': './sentiment140', 'zip': 'trainingandtestdata.zip',
+        'zip with another name': 'archive.zip'}
+    ds = load_source(paths.get(how, 'sentiment140'))
     check_s140(ds['train'], TWEETS)
     assert ('manual' in ds)==('file' not in how)
     if 'manual' in ds: check_s140(ds['manual'], MANUAL)
@@ -134,14 +154,19 @@ def test_sentiment140_without_neutral():
     Path(TRAIN).write_bytes(s140(TWEETS))
     Path(TEST).write_bytes(s140(MANUAL))
     ds = load_source('.', classes=2)
-    assert seen(ds['manual'])==(['I loooooooovvvvvveee it', 'Awful'], ['positive', 'negative']) and ds['manual'].features==ds['train'].features
+    assert seen(ds['manual'])==(['I loooooooovvvvvveee it', 'Awful'], ['positive', 'negative'])
+    assert ds['manual'].features==ds['train'].features
 
 @has_real
 def test_real_sentiment140(monkeypatch):
     "Every row as Python's own reader has it, and again out of a zip"
     monkeypatch.setenv('SENTIMENT_NB_DATA', real)
-    ds, folder = load_source('sentiment140'), Path(real)/'sentiment140'
-    read = {s: list(csv.reader(io.StringIO((folder/n).read_bytes().decode('iso-8859-1'), newline=''))) for s,n in (('train', 'training.sample.csv'), ('manual', TEST))}
+    ds = load_source('sentiment140')
+    folder = Path(real)/'sentiment140'
+    def read_rows(name):
+        text = (folder/name).read_bytes().decode('iso-8859-1')
+        return list(csv.reader(io.StringIO(text, newline='')))
+    read = {'train': read_rows('training.sample.csv'), 'manual': read_rows(TEST)}
     assert len(read['manual'])==498
     for s in read: check_s140(ds[s], read[s])
     with zipfile.ZipFile('archive.zip', 'w', zipfile.ZIP_DEFLATED) as z:
@@ -158,15 +183,25 @@ def parquet(rows):
     return f.getvalue()
 def sheet(**kw): return lambda rows: csv_bytes([('text', 'label'), *rows], **kw)
 
-FORMS = {'csv': sheet(), 'tsv': sheet(delimiter='\t'), 'jsonl': jsonl, 'ndjson': jsonl, 'parquet': parquet, 'txt': sheet(delimiter='|')}
-TABLES = [(e, f) for e,f in FORMS.items()] + [('csv', sheet(delimiter=';')), ('csv', sheet(encoding='utf-16')), ('csv', sheet(encoding='utf-8-sig')), ('csv', sheet(quoting=csv.QUOTE_ALL, encoding='utf-8-sig'))]
+TABLES = [
+    ('csv', sheet()),
+    ('tsv', sheet(delimiter='\t')),
+    ('jsonl', jsonl),
+    ('ndjson', jsonl),
+    ('parquet', parquet),
+    ('txt', sheet(delimiter='|')),
+    ('csv', sheet(delimiter=';')),
+    ('csv', sheet(encoding='utf-16')),
+    ('csv', sheet(encoding='utf-8-sig')),
+    ('csv', sheet(quoting=csv.QUOTE_ALL, encoding='utf-8-sig'))]
 
 @pytest.mark.parametrize('packed', ['', '.gz', '.zip'])
 @pytest.mark.parametrize('end, write', TABLES, ids=[f'{e}{i}' for i,(e,_) in enumerate(TABLES)])
 def test_tables(end, write, packed):
     "Each kind of table, plain and packed"
     if end=='parquet' and packed: pytest.skip('Parquet is packed in itself')
-    blob, path = write(zip(REVIEWS, SIGNS)), Path(f'a.{end}{packed}')
+    blob = write(zip(REVIEWS, SIGNS))
+    path = Path(f'a.{end}{packed}')
     if packed=='.zip':
         with zipfile.ZipFile(path, 'w') as z: z.writestr(f'a.{end}', blob)
     else: path.write_bytes(gzip.compress(blob) if packed else blob)
@@ -185,7 +220,8 @@ def test_mapped_labels_and_named_columns():
     Path('a.csv').write_bytes(csv_bytes([('n', 'stars', 'body'), *zip(map(str, range(99)), stars, REVIEWS)]))
     words = dict(zip('12345', ['negative', 'negative', 'neutral', 'positive', 'positive']))
     ds = load_source('a.csv', text_column='body', label_column='stars', labels=words)['train']
-    assert seen(ds)==(REVIEWS, [words[s] for s in stars]) and ds.features['label'].names==['negative', 'neutral', 'positive'] and 'n' in ds.column_names
+    assert seen(ds)==(REVIEWS, [words[s] for s in stars]) and 'n' in ds.column_names
+    assert ds.features['label'].names==['negative', 'neutral', 'positive']
 
 @pytest.mark.parametrize('kind', [pa.dictionary(pa.int32(), pa.string()), pa.large_string(), pa.string_view()], ids=str)
 def test_parquet_string_types(kind):
@@ -206,8 +242,10 @@ def test_real_sst2(name):
     "A TSV whose quotation marks are plain characters loses no row, or is refused"
     from sentiment_nb.core import InputError
     path = Path(real)/'sst2'/name
-    rows = list(csv.reader(open(path, encoding='utf-8', newline=''), delimiter='\t', quoting=csv.QUOTE_NONE))
+    with open(path, encoding='utf-8', newline='') as f:
+        rows = list(csv.reader(f, delimiter='\t', quoting=csv.QUOTE_NONE))
     head = [c.lower() for c in rows[0]]
     try: ds = load_source(path)['train']
     except InputError: return
-    assert ds['text'][:]==[r[head.index('sentence' if 'sentence' in head else 'text')] for r in rows[1:]]
+    column = head.index('sentence' if 'sentence' in head else 'text')
+    assert ds['text'][:]==[r[column] for r in rows[1:]]

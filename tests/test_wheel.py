@@ -17,7 +17,8 @@ heavy = 'torch transformers datasets pandas pyarrow sklearn scipy matplotlib sko
 
 def run(*args, cwd, **env):
     "Output of a process that must succeed, outside the checkout and its environment"
-    p = subprocess.run([str(a) for a in args], cwd=cwd, capture_output=True, text=True, timeout=600, env={k: v for k,v in os.environ.items() if not k.startswith(('SENTIMENT_NB_', 'PYTHONPATH'))} | env)
+    outer = {k: v for k,v in os.environ.items() if not k.startswith(('SENTIMENT_NB_', 'PYTHONPATH'))}
+    p = subprocess.run(list(map(str, args)), cwd=cwd, capture_output=True, text=True, timeout=600, env=outer | env)
     assert p.returncode==0, p.stdout + p.stderr
     return p.stdout
 
@@ -25,9 +26,10 @@ def run(*args, cwd, **env):
 def wheel(tmp_path_factory):
     "The wheel, built from a copy of the checkout with notebooks, data and models lying about"
     copy = tmp_path_factory.mktemp('source')
-    for name in ('settings.ini', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE', 'CITATION.cff', 'sentiment_nb', 'nbs', 'tests'):
-        if (root/name).is_dir(): shutil.copytree(root/name, copy/name, symlinks=True, ignore=shutil.ignore_patterns('__pycache__'))
-        elif (root/name).exists(): shutil.copy(root/name, copy)
+    ignore = shutil.ignore_patterns('__pycache__')
+    for name in ('sentiment_nb', 'nbs', 'tests'): shutil.copytree(root/name, copy/name, symlinks=True, ignore=ignore)
+    for name in ('settings.ini', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE', 'CITATION.cff'):
+        if (root/name).exists(): shutil.copy(root/name, copy)
     for name in ('data/processed/train.parquet', 'models/m/model.safetensors', 'sentiment_nb/left.ipynb', 'sentiment_nb/left.csv'):
         (copy/name).parent.mkdir(parents=True, exist_ok=True)
         (copy/name).write_bytes(b'x')
@@ -46,7 +48,8 @@ def installed(wheel, tmp_path_factory):
 def test_wheel_holds_the_package_and_no_more(wheel):
     "Modules, the mark of types and metadata; no notebook, data or weights"
     with zipfile.ZipFile(wheel) as z: names = [n for n in z.namelist() if '.dist-info/' not in n]
-    assert set(names)=={f'sentiment_nb/{p.name}' for p in (root/'sentiment_nb').iterdir() if p.suffix=='.py' or p.name=='py.typed'}
+    package = [p for p in (root/'sentiment_nb').iterdir() if p.suffix=='.py' or p.name=='py.typed']
+    assert set(names)=={f'sentiment_nb/{p.name}' for p in package}
 
 def test_nothing_heavy_is_installed(installed, tmp_path):
     "The base requirements bring neither a framework nor tables, and fit each other"
@@ -59,22 +62,27 @@ def test_installed_command_predicts(installed, tiny, tmp_path):
     shutil.copytree(tiny.model, tmp_path/'m')
     assert 'predict' in run(installed/'sentiment-nb', '--help', cwd=tmp_path)
     assert run(installed/'sentiment-nb', '--version', cwd=tmp_path).startswith('sentiment_nb ')
-    found = json.loads(run(installed/'sentiment-nb', 'predict', '--model', 'm', '--text', 'I love it', '--json', cwd=tmp_path))
+    predict = installed/'sentiment-nb', 'predict', '--model', 'm'
+    prediction = json.loads(run(*predict, '--text', 'I love it', '--json', cwd=tmp_path))
     here = json.loads(tiny.printed[-1])
-    assert found['label']==here['label'] and abs(found['confidence']-here['confidence'])<1e-6
+    assert prediction['label']==here['label'] and abs(prediction['confidence']-here['confidence'])<1e-6
     (tmp_path/'a.csv').write_text('text\nI love it\nI hate it\n')
-    run(installed/'sentiment-nb', 'predict', '--model', 'm', '--file', 'a.csv', '--out', 'b.csv', cwd=tmp_path)
+    run(*predict, '--file', 'a.csv', '--out', 'b.csv', cwd=tmp_path)
     assert len((tmp_path/'b.csv').read_text().splitlines())==3
 
 def test_installed_command_serves(installed, tiny, tmp_path):
     "Over HTTP, with nothing but the base requirements"
-    with open(tmp_path/'log', 'w') as log: p = subprocess.Popen([installed/'sentiment-nb', 'serve', '--model', tiny.model, '--port', '0'], cwd=tmp_path, stderr=log)
+    command = [installed/'sentiment-nb', 'serve', '--model', tiny.model, '--port', '0']
+    path = tmp_path/'log'
+    with open(path, 'w') as log: p = subprocess.Popen(command, cwd=tmp_path, stderr=log)
     try:
         for _ in range(600):
-            if '"ready"' in (said := (tmp_path/'log').read_text()) or p.poll() is not None: break
+            printed = path.read_text()
+            if '"ready"' in printed or p.poll() is not None: break
             time.sleep(.1)
-        url = re.search(r'http://127\.0\.0\.1:\d+', said)[0]
-        assert httpx.post(f'{url}/predict', json={'text': 'I love it'}).json()['label']==json.loads(tiny.printed[-1])['label']
+        url = re.search(r'http://127\.0\.0\.1:\d+', printed)[0]
+        answer = httpx.post(f'{url}/predict', json={'text': 'I love it'}).json()
+        assert answer['label']==json.loads(tiny.printed[-1])['label']
     finally:
         p.terminate()
         p.wait(30)
@@ -85,9 +93,12 @@ def test_missing_extra_is_named(args, installed, tiny, tmp_path):
     (tmp_path/'m').symlink_to(tiny.model)
     (tmp_path/'data').symlink_to(tiny.data)
     p = subprocess.run([installed/'sentiment-nb', *args.split()], cwd=tmp_path, capture_output=True, text=True)
-    assert p.returncode==2 and p.stderr.count('\n')==1 and 'pip install "sentiment_nb[' in p.stderr, p.stderr
+    assert p.returncode==2 and p.stderr.count('\n')==1, p.stderr
+    assert 'pip install "sentiment_nb[' in p.stderr
 
 def test_linear_model_needs_an_extra(installed, tiny, tmp_path):
     "The linear model is scikit-learn's; that is told, too"
-    p = subprocess.run([installed/'sentiment-nb', 'predict', '--model', tiny.linear, '--text', 'fine'], cwd=tmp_path, capture_output=True, text=True)
-    assert p.returncode==2 and p.stderr.count('\n')==1 and 'pip install "sentiment_nb[train]"' in p.stderr, p.stderr
+    command = [installed/'sentiment-nb', 'predict', '--model', tiny.linear, '--text', 'fine']
+    p = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert p.returncode==2 and p.stderr.count('\n')==1, p.stderr
+    assert 'pip install "sentiment_nb[train]"' in p.stderr
