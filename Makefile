@@ -6,6 +6,8 @@ WORKERS ?= 2
 TORCH_INDEX ?=
 
 BIN = .venv/bin
+# Modules are compiled once, also where the shell says otherwise: each of the many processes of a test would do it anew
+export PYTHONDONTWRITEBYTECODE =
 # Four in five of the installed modules are never imported: the others are compiled when they first are, not all of them by pip
 PIP = $(BIN)/python -m pip install --no-compile $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 # Tests share one cache inside the checkout, and ask the network for nothing
@@ -21,12 +23,16 @@ help: ## Show these targets
 quickstart: .venv/.installed-quickstart ## Train, evaluate and try a small sentiment model: the whole job, in minutes
 	$(BIN)/sentiment-nb quickstart
 
-# The chapters share the quickstart's models and answers: made first, on all cores, instead of on one by whichever chapter comes first
+# Runs a command and notes its seconds under a name, for the table at the end
+TIMES = .cache/times
+timed = @mkdir -p .cache; start=$$(date +%s); $(2); status=$$?; echo "$$(( $$(date +%s) - start )) s  $(1)" >> $(TIMES); exit $$status
+
 # A file of tests stays with one worker, which so starts its servers and browser once
 test: .venv/.installed-dev check ## Run every notebook and the tests
-	HF_HUB_OFFLINE=1 SENTIMENT_NB_CACHE="$(CURDIR)/.cache" $(BIN)/python -c "from sentiment_nb.inference import exported_quickstart as e; from sentiment_nb.training import quickstart_logits as q; q('validation'), q('test'), e()"
-	$(TEST_ENV) $(BIN)/nbdev_test --n_workers $(WORKERS) --do_print --timing
-	$(TEST_ENV) $(BIN)/pytest tests -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --timeout 600 --durations 20
+	$(call timed,the quickstart's models,HF_HUB_OFFLINE=1 SENTIMENT_NB_CACHE="$(CURDIR)/.cache" $(BIN)/python tests/warm_cache.py)
+	$(call timed,notebooks,$(TEST_ENV) $(BIN)/nbdev_test --n_workers $(WORKERS) --do_print --timing)
+	$(call timed,tests,$(TEST_ENV) $(BIN)/pytest tests -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --timeout 600 --durations 20)
+	@cat $(TIMES); rm $(TIMES)
 
 test-all: test ## The same, then the long checks; SENTIMENT_NB_DATA names a folder with the large data sets
 	$(TEST_ENV) $(BIN)/pytest tests -m slow --timeout 7200 --durations 0 --durations-min 20
@@ -78,5 +84,5 @@ constraints: ## Renew constraints.txt: the newest versions that fit each other, 
 
 # `quickstart` is a part of `dev`: whoever has installed the whole does not install the part again
 .venv/.installed-%: settings.ini setup.py constraints.txt | .venv/bin/python
-	$(PIP) -c constraints.txt -e ".[$*]"
+	$(call timed,installing,$(PIP) -c constraints.txt -e ".[$*]")
 	@touch $@ .venv/.installed-quickstart
