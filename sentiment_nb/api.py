@@ -91,7 +91,9 @@ def load_settings(
 ) -> Settings:
     """Load settings from the environment; an invalid one raises an `InputError`
 
+    ```python
     >>> load_settings(model='models/mine', rate_limit='none')
+    ```
     """
     try: return Settings(**overrides)
     except ValidationError as e:
@@ -908,7 +910,9 @@ def make_app(
 ) -> FastAPI:
     """The service as an ASGI application
 
+    ```python
     >>> app = make_app(load_settings(model='models/mine')) # in mine.py, for `uvicorn mine:app`
+    ```
     """
     app = FastAPIOffline( # serves the scripts of /docs itself
         title='sentiment_nb', version=__version__, lifespan=lifespan, redoc_url=None,
@@ -990,7 +994,9 @@ def serve_api(
 ):
     """Serve until SIGTERM or Ctrl-C
 
+    ```python
     >>> serve_api(load_settings(model='models/mine'), port=8000)
+    ```
     """
     logging.config.dictConfig(LOGGING)
     app = make_app(settings, Predictor(settings.model))

@@ -117,7 +117,9 @@ def check_url(
 class ApiClient:
     """Client of a running service, used like a `Predictor`
 
+    ```python
     >>> ApiClient('http://127.0.0.1:8000').predict(['Thanks for the quick help!'])
+    ```
     """
     def __init__(self,
         url:str, # As http://127.0.0.1:8000
@@ -791,7 +793,9 @@ def serve_page(
 ):
     """Serve the page until SIGTERM or Ctrl-C
 
+    ```python
     >>> serve_page(port=8501) # shows the models under models/
+    ```
     """
     if url := os.environ.get('SENTIMENT_NB_API'): check_url(url)
     with core.bind_socket(host, port) as s: port = s.getsockname()[1]

@@ -65,9 +65,11 @@ def near_duplicates(
 ) -> pd.DataFrame: # first, second (positions in `texts`) and similarity
     """Pairs of nearly equal texts: MinHash LSH proposes (datasketch), exact sets decide
 
+    ```python
     >>> near_duplicates(['never on time', 'never on time!', 'lovely crew'])
        first  second  similarity
     0      0       1         0.9
+    ```
     """
     if not .6<=threshold<=1:
         raise InputError(f"threshold is {threshold}, expected 0.6 to 1: below that, too many pairs would be missed")
@@ -113,8 +115,10 @@ def leakage_rate(
 ) -> float: # From 0 to 1
     """Share of a random test part with a member of its group in the training part, averaged over all splits, rows drawn independently
 
+    ```python
     >>> leakage_rate([0, 0], test_size=.5) # each of two duplicates leaks in half of the splits
     0.5
+    ```
     """
     _,inverse,size = np.unique(groups, return_inverse=True, return_counts=True)
     others = size[inverse]-1

@@ -513,9 +513,11 @@ def run_suite(
 ) -> pd.DataFrame: # A row for each case: capability to case of the suite, text, versus, expect, answer, severity (0 to 1), failed
     """Run every case of a suite through a model (CheckList: Ribeiro et al. 2020, arXiv:2005.04118)
 
+    ```python
     >>> cases = run_suite(predictor.predict_proba, ['negative','positive'])
     >>> summarize_suite(cases) # failure rates by capability
     >>> worst_cases(cases) # the failure of highest severity of each
+    ```
     """
     suite = make_suite() if suite is None else suite.reset_index(drop=True)
     _check_suite(suite)
@@ -795,8 +797,10 @@ def check_model(
 ) -> tuple[dict,pd.DataFrame]: # The metrics of `check.json`, and the cases of `run_suite`
     """Behavioural tests and counterfactual pairs (Ribeiro et al. 2020, Kaushik et al. 2020)
 
+    ```python
     >>> metrics,cases = check_model(predictor.predict_proba, ['negative','positive'])
     >>> print(format_check(metrics))
+    ```
     """
     cases = run_suite(predict_proba, names, make_suite(seed))
     worst = worst_cases(cases)[_EXAMPLE_COLUMNS]

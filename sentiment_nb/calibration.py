@@ -44,8 +44,10 @@ def ece(
 ) -> float: # 0 to 1: how far confidence and accuracy are apart, on average over texts
     """Expected calibration error of the predicted class (Guo et al. 2017, arXiv:1706.04599; equal-mass bins: Nixon et al. 2019, arXiv:1904.01685)
 
+    ```python
     >>> ece(np.array([[.9, .1], [.9, .1]]), np.array([0, 1]))
     0.4
+    ```
     """
     gaps,_,starts = _gaps(probs, labels, n_bins)
     return float(_mean_gap(gaps, starts))
@@ -171,8 +173,10 @@ def fit_calibration(
 ) -> tuple[float,float]: # Temperature and bend of `softmax`; 1 and 0 if every validation text is predicted right
     """Temperature and bend with the smallest log loss; no bend unless a likelihood ratio test at 5 % calls for it (at the edge of its range: Self and Liang 1987, doi:10.1080/01621459.1987.10478472)
 
+    ```python
     >>> temperature,bend = fit_calibration(val_logits, val_labels)
     >>> probs = softmax(test_logits, temperature, bend)
+    ```
     """
     if (np.argmax(logits, -1)==labels).all(): return 1., 0. # the loss would be smallest at temperature 0
     def best_loss(bend): return _log_loss(logits, labels, fit_temperature(logits, labels, bend), bend)
@@ -189,8 +193,10 @@ def fit_conformal(
 ) -> dict[str,float]: # For each level, `0.50` to `0.99`: the smallest probability that a class of the set has
     """Thresholds of split conformal prediction sets (Vovk et al. 2005; by `crepes`)
 
+    ```python
     >>> thresholds = fit_conformal(val_probs, val_labels)
     >>> sets = test_probs >= thresholds['0.95']
+    ```
     """
     p_true = probs[np.arange(len(labels)), labels]
     grid = np.unique(np.append(p_true, 0.)) # all thresholds that can make a difference
@@ -264,8 +270,10 @@ def calibrate(
 ):
     """Fit temperature, bend and conformal thresholds on validation logits, and set them in the record
 
+    ```python
     >>> calibrate(record, val_logits, val_labels)
     >>> record.to_probs(test_logits) >= record.conformal['0.95'] # the prediction sets
+    ```
     """
     labels = np.asarray(labels)
     record.temperature,record.bend = fit_calibration(logits, labels)

@@ -163,10 +163,12 @@ def clean_text(
 ) -> str: # May be empty under `classic`, if the text holds nothing but punctuation
     """`text` by the rules of a policy, one after the other
 
+    ```python
     >>> clean_text("@ana I don't looove it&amp;#8230; see https://t.co/x")
     "@user I don't looove it… see http"
     >>> clean_text("@ana I don't looove it&amp;#8230; see https://t.co/x", 'classic')
     "i don't loove it see"
+    ```
     """
     if policy not in POLICIES: raise InputError(f"policy is {policy!r}, expected one of {', '.join(POLICIES)}")
     if not isinstance(text, str):
@@ -433,8 +435,10 @@ def prepare_data(
 ) -> dict: # The fields of `prepared.json`: source, counts, hashes
     """Write train, validation and test with `text`, `clean` and `label`; `train` is deduplicated before it is split
 
+    ```python
     >>> prepare_data('tweets', 'data/tweets')['rows']['test']
     {'negative': 1546, 'positive': 666}
+    ```
     """
     from sentiment_nb.data import drop_neutral, load_source
     _check_choice('format', format, ('parquet','csv'))

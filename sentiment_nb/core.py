@@ -46,7 +46,9 @@ def softmax(
     (temperature scaling: Guo et al. 2017, arXiv:1706.04599;
     order-preserving beyond it: Rahimi et al. 2020, arXiv:2003.06820)
 
-        softmax(np.array([[2., 0.]])) # [[0.881, 0.119]]
+    ```python
+    softmax(np.array([[2., 0.]])) # [[0.881, 0.119]]
+    ```
     """
     if not (temperature>0 and bend>=0):
         raise InputError(f"temperature is {temperature} and bend {bend}, expected a number above 0 and one of at least 0")

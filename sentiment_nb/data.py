@@ -60,7 +60,9 @@ def map_labels(
 ) -> dict[str,str]: # From each normalised value to its class name
     """The class name of each label value; what is not understood is rejected, never guessed
 
-        map_labels([1, 5], {'1': 'negative', '5': 'positive'}) # {'1': 'negative', '5': 'positive'}
+    ```python
+    map_labels([1, 5], {'1': 'negative', '5': 'positive'}) # {'1': 'negative', '5': 'positive'}
+    ```
     """
     spellings = sorted({normalize_label(v) for v in values})
     aliases = LABEL_ALIASES
@@ -541,7 +543,9 @@ def load_splits(
 ) -> DatasetDict: # Its splits, `train` and `validation` among them
     """Prepared splits, with the two that training needs
 
-        load_splits('data/processed')['train']['text'][:3]
+    ```python
+    load_splits('data/processed')['train']['text'][:3]
+    ```
     """
     splits = load_prepared(data)
     missing = {'train','validation'} - set(splits)
@@ -653,8 +657,10 @@ def load_source(
 ) -> DatasetDict: # The source's splits, with `text`, `label` and its other columns
     """Labelled texts from any source
 
-        load_source('tweets', classes=2)['train']
-        load_source('mine.csv', label_column='stars', labels={'1': 'negative', '5': 'positive'})
+    ```python
+    load_source('tweets', classes=2)['train']
+    load_source('mine.csv', label_column='stars', labels={'1': 'negative', '5': 'positive'})
+    ```
     """
     if classes not in (2,3): raise InputError(f"classes is {classes}, expected 2 (negative, positive) or 3 (with neutral)")
     source = str(source)

@@ -59,8 +59,10 @@ def mask_text(
 ) -> str: # The same, ready to be shown
     """User handles as `@user`, offensive words as their first letter and stars
 
+    ```python
     >>> mask_text('@ana_1985 you lucky bastard')
     '@user you lucky b******'
+    ```
     """
     return re.sub(r'[^\W\d_]+', _mask_word, HANDLE.sub('@user', text))
 

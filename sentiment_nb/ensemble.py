@@ -278,9 +278,11 @@ def fit_combiner(
 ) -> dict: # `method`, `members`, and what was fitted; ready for JSON
     """Fit one of the four methods
 
+    ```python
     >>> combiner = fit_combiner({'linear': p, 'minilm': q}, labels, 'soft') # on validation texts
     >>> combiner['weights']
     {'linear': 0.16, 'minilm': 0.84}
+    ```
     """
     _check_method(method)
     if settings and method!='cascade':
@@ -297,7 +299,9 @@ def combine(
 ) -> np.ndarray: # Probabilities, (n_texts, n_classes)
     """Combine the members' probabilities
 
+    ```python
     >>> probs = combine({'linear': p_test, 'minilm': q_test}, combiner)
+    ```
     """
     if sorted(members)!=combiner['members']:
         raise InputError(

@@ -290,8 +290,10 @@ def mcnemar(
 ) -> dict: # `b` and `c`: texts that only the first, only the second got right; `p`, two-sided; `sentence`
     """Exact test of whether two models are equally often right (McNemar 1947, doi:10.1007/BF02295996)
 
+    ```python
     >>> mcnemar([0,0,0,0,0,0], [0,0,0,0,0,1], [1,1,1,1,1,0], 'A', 'B')['p']
     0.21875
+    ```
     """
     labels,preds_a,preds_b = _stack(labels, preds_a, preds_b)
     right_a = preds_a==labels
@@ -638,9 +640,11 @@ def evaluate_probs(
 ) -> dict: # `n`, each score as `{"value", "low", "high"}`, `per_class`, `confusion_matrix`, `calibration`, `slices`, `baselines`
     """Scores of a model beside its baselines, with 95 % intervals and McNemar's test
 
+    ```python
     >>> metrics = evaluate_probs(probs, labels, ['negative','positive'], baselines={'linear': linear_probs})
     >>> metrics['accuracy']
     {'value': 0.9007, 'low': 0.8917, 'high': 0.9096}
+    ```
     """
     probs,labels = check_probs(probs, labels, names, texts, what=model)
     preds = probs.argmax(-1)

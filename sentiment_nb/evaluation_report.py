@@ -145,9 +145,11 @@ def evaluate_model(
 ) -> dict: # The metrics of `metrics.json` in the report
     """Scores of a model and its baselines on held-out texts, with 95 % intervals
 
+    ```python
     >>> metrics = evaluate_model(Predictor('models/mine'), 'data/mine', out='reports/mine')
     >>> metrics['accuracy']
     {'value': 0.9007, 'low': 0.8917, 'high': 0.9096}
+    ```
     """
     record = predictor.record
     splits = load_prepared(data)

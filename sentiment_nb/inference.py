@@ -59,10 +59,12 @@ def pack_batches(
 
     The texts are sorted by descending length, so a batch of texts `start` to `stop` is padded to the length of text `start`:
 
+    ```python
         cost[stop] = min over start of cost[start] + overhead + length[start]*(stop-start)
 
     >>> pack_batches([50, 9, 8, 50, 9])
     [[0, 3], [1, 4, 2]]
+    ```
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     cost = [0] + [float('inf')]*len(order)
@@ -252,11 +254,13 @@ def _check_level(level):
 class Predictor:
     """A loaded model: texts in, predictions out
 
+    ```python
     >>> predictor = Predictor('models/quickstart')
     >>> predictor.predict("Thanks for the quick help, you made my day!").label
     'positive'
     >>> [p.label for p in predictor.predict(["Great crew", "Two hours on hold"])]
     ['positive', 'negative']
+    ```
     """
     def __init__(self,
         folder:str|Path, # A model folder
@@ -284,8 +288,10 @@ class Predictor:
     ) -> 'Predictor': # Ready to predict
         """Load a model folder
 
+        ```python
         >>> Predictor.from_pretrained('models/quickstart').engine
         'int8'
+        ```
         """
         return cls(folder, engine, level, cache)
 
@@ -343,8 +349,10 @@ def predict(self:Predictor,
 ) -> Prediction|list[Prediction]: # One, or as many as there are texts, in their order
     """Predict label, confidence and probabilities
 
+    ```python
     >>> predictor.predict("Two hours on hold and nobody answered.").label
     'negative'
+    ```
     """
     if isinstance(texts, str): return self.predict([texts])[0]
     texts = _check_texts(texts)
@@ -358,8 +366,10 @@ def predict_proba(self:Predictor,
 ) -> np.ndarray: # Probabilities, (n_texts, n_classes)
     """Class probabilities, in the order of `record.labels`
 
+    ```python
     >>> predictor.predict_proba(["Great crew", "Two hours on hold"]).argmax(1)
     array([1, 0])
+    ```
     """
     texts = _check_texts(texts)
     if not texts: return np.zeros((0, len(self.record.labels)))
@@ -373,8 +383,10 @@ def predict_iter(self:Predictor,
 ) -> Iterator[Prediction]: # In the order of `texts`
     """Predict a stream of texts in chunks, in bounded memory
 
+    ```python
     >>> with open('tweets.txt') as f:
     ...     for p in predictor.predict_iter(f): print(p.label)
+    ```
     """
     for i,batch in enumerate(batched(_check_iterable(texts), chunk)):
         yield from self.predict(_check_texts(batch, i*chunk))
@@ -409,8 +421,10 @@ def explain(
 ) -> list[Attribution]: # In the order of the text
     """Attribution for the predicted class by leaving out one span at a time (occlusion: Zeiler and Fergus 2014, arXiv:1311.2901; of words: Li et al. 2016, arXiv:1612.08220)
 
+    ```python
     >>> max(explain(predictor, "The staff were wonderful!"), key=lambda a: a.score).text
     'wonderful!'
+    ```
     """
     spans = word_spans(*_check_texts([text]), max_spans)
     variants = [text[:a]+text[b:] for a,b in spans]
@@ -543,8 +557,10 @@ def predict_file(
 ) -> int: # Rows written
     """Predict every row of a file; all columns are kept, and none is overwritten (`result_columns`)
 
+    ```python
     >>> predict_file(predictor, 'tweets.csv', 'predicted.csv')
     1000
+    ```
     """
     path = Path(path)
     out = Path(out)
@@ -842,8 +858,10 @@ def export_model(
 ) -> dict: # `folder`, and for `onnx` and `int8` the comparison and whether it passed
     """Export a model to ONNX and int8, each checked against the original (needs the extra `train`)
 
+    ```python
     >>> export_model('models/quickstart', 'data/quickstart')['int8']['passed']
     True
+    ```
     """
     is_model_folder = (Path(model)/'sentiment_nb.json').is_file()
     if is_model_folder and (out or labels):

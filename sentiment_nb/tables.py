@@ -91,8 +91,10 @@ def read_table(
 ) -> tuple: # Column names, iterator of rows as dictionaries, and the Arrow schema of a Parquet file or None
     """Rows of a table, in bounded memory
 
-        names,rows,schema = read_table('reviews.csv')
-        next(rows) # {'text': 'Fine', 'stars': '5'}
+    ```python
+    names,rows,schema = read_table('reviews.csv')
+    next(rows) # {'text': 'Fine', 'stars': '5'}
+    ```
     """
     path = Path(path)
     if not path.is_file(): raise InputError(f"{path} does not exist: check the path")
@@ -116,7 +118,9 @@ def read_rows(
 ) -> tuple: # Column names, name of the text column, iterator of rows, and the Arrow schema of a Parquet file or None
     """Rows of a table, and which column holds their texts
 
-        names,column,rows,schema = read_rows('reviews.csv', text_column='review')
+    ```python
+    names,column,rows,schema = read_rows('reviews.csv', text_column='review')
+    ```
     """
     names,rows,schema = read_table(path, encoding)
     if not names: raise InputError(f"{path} is empty: give a file with a header and rows")

@@ -594,8 +594,10 @@ def fit_linear(
 ) -> Pipeline: # `predict_proba(texts)` gives (n_texts, n_classes)
     """N-grams with naive Bayes (Wang and Manning 2012) or TF-IDF weights and logistic regression, as a scikit-learn pipeline
 
+    ```python
     >>> fit_linear(['good', 'so good', 'bad', 'so bad'], [1, 1, 0, 0]).predict(['good'])
     array([1])
+    ```
     """
     labels = np.asarray(labels)
     weighting = weighting or linear_weighting(texts)
@@ -819,9 +821,11 @@ def train_model(
 ) -> Path: # The model folder
     """Train the linear model or the frozen probe, or fine-tune an encoder; with `push_to_hub`, upload the folder
 
+    ```python
     >>> prepare_data('tweets', 'data/tweets')
     >>> train_model('data/tweets', 'minilm', epochs=1, limit=10_000)
     PosixPath('models/minilm')
+    ```
     """
     out = Path(out or f"models/{Path(str(model).rstrip('/')).name}")
     baselines = {'linear': train_linear, 'frozen': train_linear_probe}
@@ -904,9 +908,11 @@ def load_quickstart(
 ) -> Quickstart: # Trained first if it is not in the cache
     """The quickstart's models from the cache
 
+    ```python
     >>> quick = load_quickstart()
     >>> quick.logits('test').shape
     (4423, 2)
+    ```
     """
     quick = Quickstart(quickstart_root(source, model, rows))
     with FileLock(f'{quick.root}.lock'):
