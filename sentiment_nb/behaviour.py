@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'SURE', 'FILLERS', 'PLAIN', 'NEGATED', 'MIXED', 'STRENGTH', 'FIRST_NAMES', 'NATIONS', 'FAITHS', 'PERSONS',
-           'SWAPS', 'PEOPLE', 'OPINIONS', 'KEYBOARD_NEIGHBOURS', 'TYPING', 'COLUMNS', 'TESTS', 'KINDS', 'PAIRS', 'fill',
-           'swap_letters', 'drop_letter', 'hit_neighbour', 'make_suite', 'fails_mft', 'fails_inv', 'fails_dir',
-           'predict_suite', 'run_suite', 'clustered_interval', 'summarize_suite', 'worst_cases', 'compare_suites',
-           'make_pairs', 'pair_consistency', 'load_pairs', 'check_pairs', 'check_model', 'format_check', 'plot_suite',
-           'write_check']
+           'SWAPS', 'PEOPLE', 'OPINIONS', 'KEYBOARD_NEIGHBOURS', 'TYPING', 'COLUMNS', 'TESTS', 'KINDS', 'PAIRS',
+           'FIRST_MINUTE', 'fill', 'swap_letters', 'drop_letter', 'hit_neighbour', 'make_suite', 'fails_mft',
+           'fails_inv', 'fails_dir', 'predict_suite', 'run_suite', 'clustered_interval', 'summarize_suite',
+           'worst_cases', 'compare_suites', 'make_pairs', 'pair_consistency', 'check_first_minute', 'load_pairs',
+           'check_pairs', 'check_model', 'format_check', 'plot_suite', 'write_check']
 
 # %% ../nbs/09_behaviour.ipynb #156db603
 import re, textwrap
@@ -732,6 +732,54 @@ def pair_consistency(
         'n_pairs': len(both_right),
         'accuracy': clustered_interval(right, pair_ids),
         'same_answer': float(same_answer.mean())}
+
+# %% ../nbs/09_behaviour.ipynb #f1a50002
+FIRST_MINUTE = {
+    'negative': [
+        'I hate this.',
+        'The worst customer service I have ever had.',
+        'It stopped working after two days.',
+        "I'm really disappointed.",
+        'The plot was boring and the acting was wooden.',
+        'Not worth the money.',
+        "I wouldn't recommend this to anyone.",
+        'Oh great, my flight is delayed again.',
+        'It used to be my favourite place, but the quality has gone downhill.',
+        'Still waiting for my refund after three weeks 😡'],
+    'neutral': [
+        'The meeting is at 3 pm.',
+        'Where can I find my invoice?',
+        'I bought a phone yesterday.',
+        'The package is scheduled to arrive on Tuesday.',
+        'Can you tell me how to reset my password?',
+        'The store is open from nine to five.',
+        'Paris is the capital of France.',
+        'I am writing to ask about the status of my order.',
+        'The film is two hours long.',
+        'Please send me the report by Friday.'],
+    'positive': [
+        'I love this!',
+        'The food was great and the staff were so friendly.',
+        'Not bad at all.',
+        "Best purchase I've made this year.",
+        "This movie was absolutely fantastic, I'd watch it again.",
+        'Thank you so much for your help!',
+        "I can't complain.",
+        'It works exactly as described and arrived a day early.',
+        'I was sceptical at first, but now I use it every day and love it.',
+        'What a beautiful morning 😊']} # What people type to try such a tool, by the label that they would give
+
+def check_first_minute(
+    predict_proba:Callable[[list[str]],np.ndarray], # Any model, texts to probabilities, (n_texts, n_classes)
+    names:list[str], # Class names in the order of its columns: negative, (neutral,) positive
+) -> pd.DataFrame: # text, expect, answer, confidence (0 to 1), failed; a row for each text of a class that the model has
+    "The sentences of `FIRST_MINUTE` with a model's answers"
+    rows = [(text, label) for label in names for text in FIRST_MINUTE[label]]
+    table = pd.DataFrame(rows, columns=['text','expect'])
+    probs = predict_suite(predict_proba, names, table.text.tolist())
+    table['answer'] = [names[i] for i in probs.argmax(-1)]
+    table['confidence'] = probs.max(-1)
+    return table.assign(failed=table.answer!=table.expect)
 
 # %% ../nbs/09_behaviour.ipynb #06e362a3
 _PAIR_COLUMNS = ('Sentiment','Text','batch_id')
