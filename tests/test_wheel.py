@@ -48,7 +48,7 @@ def installed(wheel, tmp_path_factory):
 def test_wheel_holds_the_package_and_no_more(wheel):
     "Modules, the mark of types and metadata; no notebook, data or weights"
     with zipfile.ZipFile(wheel) as z: names = [n for n in z.namelist() if '.dist-info/' not in n]
-    package = [p for p in (root/'sentiment_nb').iterdir() if p.suffix=='.py' or p.name=='py.typed']
+    package = [p for p in (root/'sentiment_nb').iterdir() if p.suffix in ('.py', '.txt') or p.name=='py.typed']
     assert set(names)=={f'sentiment_nb/{p.name}' for p in package}
 
 def test_nothing_heavy_is_installed(installed, tmp_path):
