@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'SURROGATES', 'NOT_SENTENCE', 'PICTURE', 'INVISIBLE', 'NO_CODE_POINT', 'TAG', 'URL', 'USER', 'EMOJI',
-           'ELONGATION', 'NOT_WORD', 'POLICIES', 'normalize_unicode', 'strip_controls', 'unescape_html', 'strip_tags',
-           'mask_urls', 'mask_users', 'remove_emojis', 'emojis_to_words', 'shorten_elongations', 'strip_punctuation',
-           'normalize_whitespace', 'clean_text', 'dedup_key', 'find_duplicates', 'split_rows', 'draw_rows',
-           'add_dedup_keys', 'exclude_texts', 'mark_in_train', 'deduplicate', 'split_train', 'write_splits',
-           'prepare_data']
+           'ELONGATION', 'NOT_WORD', 'POLICIES', 'NOT_ALNUM', 'normalize_unicode', 'strip_controls', 'unescape_html',
+           'strip_tags', 'mask_urls', 'mask_users', 'remove_emojis', 'emojis_to_words', 'shorten_elongations',
+           'strip_punctuation', 'normalize_whitespace', 'clean_text', 'dedup_key', 'find_duplicates', 'split_rows',
+           'draw_rows', 'add_dedup_keys', 'letters_key', 'exclude_texts', 'mark_in_train', 'deduplicate', 'split_train',
+           'write_splits', 'prepare_data']
 
 # %% ../nbs/05_cleaning.ipynb #f2ae3e36
 import html, re, unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 import emoji, regex
@@ -226,15 +227,28 @@ def split_rows(
     return {'train': train, 'validation': validation, 'test': test}
 
 # %% ../nbs/05_cleaning.ipynb #0d715999
+def _take_of_classes(d, limit):
+    "The first rows of each domain and class"
+    missing = {(domain, label): n for domain,counts in limit.items() for label,n in enumerate(counts)}
+    rows = []
+    for row,key in enumerate(zip(d['domain'][:], d['label'][:])):
+        if not missing.get(key): continue
+        missing[key] -= 1
+        rows.append(row)
+    return d.select(rows)
+
 def draw_rows(
     ds:dict, # Split name to `Dataset`
-    limit:int, # At most this many rows of each split
+    limit:int|dict[str,tuple[int,...]], # At most this many rows of each split; or, for each value of the column `domain`, of each class
     seed:int=42, # Of the random choice
 ) -> dict: # A `DatasetDict` of the same splits
-    "At most `limit` random rows of each split"
+    "Random rows of each split, at most as many as `limit` says"
     from datasets import DatasetDict
     drawn = DatasetDict()
-    for split,d in ds.items(): drawn[split] = d.shuffle(seed=seed).select(range(min(limit, len(d))))
+    for split,d in ds.items():
+        shuffled = d.shuffle(seed=seed)
+        by_class = isinstance(limit, dict)
+        drawn[split] = _take_of_classes(shuffled, limit) if by_class else shuffled.select(range(min(limit, len(d))))
     return drawn
 
 _REPLACED = ('clean', 'in_train', 'dedup_key') # Columns that are made again where a source has them, as prepared data do
@@ -266,17 +280,40 @@ def add_dedup_keys(
         keyed[split] = _add_column(unprepared, 'dedup_key', keys)
     return keyed
 
+# %% ../nbs/05_cleaning.ipynb #2d7c50fa
+NOT_ALNUM = regex.compile(r'[^\p{L}\p{N}]+')
+
+def letters_key(
+    text:str, # A raw text
+) -> str: # Empty for a text without letters and digits
+    "The letters and digits of a text in lower case, without HTML; only the ASCII ones where these are at least half"
+    letters = NOT_ALNUM.sub('', strip_tags(unescape_html(normalize_unicode(text))).lower())
+    ascii_letters = letters.encode('ascii', 'ignore').decode()
+    return ascii_letters if 2*len(ascii_letters)>=len(letters) else normalize_unicode(letters, 'NFKC').lower()
+
 # %% ../nbs/05_cleaning.ipynb #e3f9c502
+def _exclusion_keys(text, key):
+    "What two texts must share for one of them to exclude the other; `key` is the `dedup_key`"
+    return {key, letters_key(text)[:60]} - {''}
+
 def exclude_texts(
     ds:dict, # Split name to `Dataset`, from `add_dedup_keys`
-    exclude:str|Path, # A labelled file, read like a source
-) -> dict: # A `DatasetDict`; only `train` is smaller
-    "Drop the training texts that are in `exclude`, duplicates included"
+    exclude:str|Path, # A table with a text column, labels or not, or anything else that `sentiment_nb.data.load_texts` takes
+) -> dict: # A `DatasetDict`; only `train` and `validation` are smaller
+    "Drop the training and validation texts that are in `exclude`, compared by `dedup_key` and by the first 60 of `letters_key`"
     from datasets import DatasetDict
-    from sentiment_nb.data import load_source
-    excluded = {dedup_key(t) for d in load_source(exclude).values() for t in d['text'][:]}
-    rows = [i for i,key in enumerate(ds['train']['dedup_key'][:]) if key not in excluded]
-    return DatasetDict({**ds, 'train': ds['train'].select(rows)})
+    from sentiment_nb.data import load_texts
+    try: texts = load_texts(exclude)
+    except InputError as e: raise InputError(f'{e}', option='exclude') from None
+    excluded = {key for t in texts for key in _exclusion_keys(t, dedup_key(t))}
+    allowed = DatasetDict(ds)
+    for split in [s for s in ('train','validation') if s in ds]:
+        keys = map(_exclusion_keys, ds[split]['text'][:], ds[split]['dedup_key'][:])
+        rows = [i for i,row_keys in enumerate(keys) if excluded.isdisjoint(row_keys)]
+        if len(ds[split]) and not rows: raise InputError(f"every text of {split} stands in {exclude}: "
+            "exclude fewer, or give another source", option='exclude')
+        allowed[split] = ds[split].select(rows)
+    return allowed
 
 # %% ../nbs/05_cleaning.ipynb #162cf835
 def mark_in_train(
@@ -300,6 +337,22 @@ def deduplicate(
     train = ds['train']
     kinds = find_duplicates(train['dedup_key'][:], train['label'][:])
     return DatasetDict({**ds, 'train': train.select(np.sort(kinds['keep']).astype(int))})
+
+# %% ../nbs/05_cleaning.ipynb #3a9c6e72
+def _strata(labels, domains, sizes):
+    "A number for each row, equal for rows of one class and domain; rows too few to share out join their class's largest domain"
+    names,domain_indices = np.unique(domains, return_inverse=True)
+    strata = labels*len(names) + domain_indices
+    smallest_share = min(size for size in (*sizes, 1-sum(sizes)) if size)
+    for label in np.unique(labels):
+        values,counts = np.unique(strata[labels==label], return_counts=True)
+        is_small = np.isin(strata, values[counts*smallest_share<1])
+        strata[is_small] = values[counts.argmax()]
+    return strata
+
+def _row_domains(d):
+    "The domain of each row as a string, empty where it has none"
+    return np.array(['' if v is None else str(v) for v in d['domain'][:]])
 
 # %% ../nbs/05_cleaning.ipynb #495f2b68
 def _check_classes(labels, names, source):
@@ -340,7 +393,7 @@ def split_train(
     seed:int=42, # Of the random choice
     source:str='the source', # Its name in messages
 ) -> dict: # A `DatasetDict` of train, validation, test and all other splits
-    "Draw validation and test from the training texts, where the source has none"
+    "Draw validation and test from the training texts, where the source has none; by class, and by `domain` where this column exists"
     from datasets import DatasetDict
     train = ds['train']
     names = train.features['label'].names
@@ -348,7 +401,9 @@ def split_train(
     sizes = [0 if split in ds else size for split,size in zip(('validation','test'), sizes)]
     _check_classes(labels.tolist(), names, source)
     _check_rarest(labels, sizes, source)
-    rows = split_rows(labels, sizes, by, _split_values(train, by, source), seed)
+    by_domain = by=='label' and 'domain' in train.column_names
+    strata = _strata(labels, _row_domains(train), sizes) if by_domain else labels
+    rows = split_rows(strata, sizes, by, _split_values(train, by, source), seed)
     if not len(rows['train']): raise InputError(f"{source} has {len(labels)} texts, which leaves none for training: give smaller shares")
     _check_splits(rows, labels, names, by)
     drawn = {split: train.select(r) for split,r in rows.items() if len(r)}
@@ -401,7 +456,7 @@ def _check_choice(name, value, allowed):
 
 def _check_numbers(limit, sizes, seed):
     "Reject numbers out of range"
-    if limit is not None and limit<1 or seed<0: raise InputError(f"limit is {limit} and seed is {seed}, "
+    if isinstance(limit, int) and limit<1 or seed<0: raise InputError(f"limit is {limit} and seed is {seed}, "
         "expected a limit of at least 1 row and a seed of at least 0")
     if not (0<=min(sizes) and 0<sum(sizes)<1): raise InputError(f"the shares of validation and test are "
         f"{sizes[0]} and {sizes[1]}, expected 0 or more each, and less than 1 together")
@@ -419,6 +474,13 @@ def _count_classes(d):
     labels = d['label'][:]
     return {name: labels.count(i) for i,name in enumerate(names)}
 
+def _count_domains(splits):
+    "Rows of each domain by split, as the record's field `domains`; nothing where no split has the column"
+    counts = {}
+    for split,d in splits.items():
+        if 'domain' in d.column_names: counts[split] = dict(Counter(sorted(_row_domains(d).tolist())))
+    return {'domains': counts} if counts else {}
+
 # %% ../nbs/05_cleaning.ipynb #b0c692df
 def prepare_data(
     source:str|Path, # Anything that `sentiment_nb.data.load_source` takes
@@ -426,11 +488,12 @@ def prepare_data(
     classes:int=2, # 2 leaves out neutral rows and counts them; 3 keeps them
     policy:str='classic', # How the column `clean` is cleaned; models clean `text` by their own policy
     sizes:tuple[float,float]=(.1,.1), # Shares of validation and test, where the source has no such split
-    by:str='label', # How to split: `label`, `user` or `time`
-    limit:int|None=None, # Use only this many rows of each split of the source, drawn at random
-    exclude:str|Path|None=None, # A labelled file, read like a source, whose texts must not be trained on: they and their duplicates leave the training split
+    by:str='label', # How to split: `label` (and `domain`, where the source has this column), `user` or `time`
+    limit:int|dict[str,tuple[int,...]]|None=None, # Use only this many rows of each split of the source, drawn at random; or so many of each domain and class, see `draw_rows`
+    exclude:str|Path|None=None, # A table with a text column, labels or not, or a source: its texts and their copies leave training and validation, see `exclude_texts`
     seed:int=42, # Of the splits
     format:str='parquet', # `parquet`, or `csv` for train.csv, val.csv and test.csv
+    augment:Callable[[dict],dict]|None=None, # Changes the splits before they are written, to add generated texts for instance
     **columns, # text_column, label_column, labels, encoding, delimiter, drop_empty of `load_source`
 ) -> dict: # The fields of `prepared.json`: source, counts, hashes
     """Write train, validation and test with `text`, `clean` and `label`; `train` is deduplicated before it is split
@@ -455,14 +518,16 @@ def prepare_data(
         marked = mark_in_train(allowed)
         unique = deduplicate(marked)
         splits = split_train(unique, sizes, by, seed, source)
+        if augment: splits = augment(splits)
         paths = write_splits(splits, tmp, policy, format)
         names = splits['train'].features['label'].names
         record = dict(source=str(source), classes=names, policy=policy, by=by, seed=seed, limit=limit)
-        record['excluded'] = len(keyed['train'])-len(allowed['train'])
+        record['excluded'] = sum(keyed.num_rows.values()) - sum(allowed.num_rows.values())
         record['neutral_dropped'] = {s: len(loaded[s])-len(d) for s,d in of_classes.items()}
         record |= _count_dropped(allowed['train'], unique['train'])
         record['in_train'] = {s: sum(d['in_train'][:]) for s,d in marked.items() if s!='train'}
         record['rows'] = {s: dict.fromkeys(names, 0) | _count_classes(d) for s,d in splits.items()}
+        record |= _count_domains(splits)
         record['sha256'] = {p.name: sha256_file(p) for p in paths.values()}
         write_json(tmp/'prepared.json', record)
     return record

