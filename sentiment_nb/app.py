@@ -529,6 +529,10 @@ def choose_model() -> tuple: # A `Predictor` and its folder, or an `ApiClient` a
         st.stop()
 
 # %% ../nbs/23_app.ipynb #4b73e596
+def _show_note(labels):
+    "Show that a model knows no neutral, where it knows none"
+    if note := inference.describe_classes(labels): st.caption(escape_markdown(note))
+
 def show_answer(
     text:str, # The text
     p:inference.Prediction, # Its prediction
@@ -540,6 +544,7 @@ def show_answer(
         st.metric('Confidence', f'{p.confidence:.1%}', width='content')
     if p.uncertain: st.warning('**Uncertain.** More than one answer is plausible, or none: somebody should read this text.')
     st.html(draw_bars(p.probabilities))
+    _show_note(list(p.probabilities))
     if p.truncated: st.info(f'The text is longer ({p.tokens:,} tokens) than the model reads; a part of it did not count.')
     if evidence: st.html(draw_evidence(text, evidence, p.label))
     elif len(text)>core.MAX_EXPLAIN: st.caption(f'Words are weighed in texts of up to {core.MAX_EXPLAIN:,} characters.')
@@ -715,6 +720,7 @@ def show_batch(
     if s.truncated: st.info(f'{s.truncated:,} texts are longer than the model reads; a part of them did not count.')
     _show_download(batch)
     _show_counts(s, batch.labels)
+    _show_note(batch.labels)
     _show_confidence(s)
     _show_texts(s, batch.labels)
 

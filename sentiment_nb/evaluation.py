@@ -70,6 +70,7 @@ def _mcc(n_right, n_pred, n_true):
 
 def scores_from_confusion(
     cm:np.ndarray, # Confusion matrices, (..., n_classes, n_classes)
+    classes:list[int]|None=None, # Classes over which the macro scores are averaged; None: all
 ) -> dict[str,np.ndarray]: # Headline scores (...), and `precision`, `recall`, `f1` per class (..., n_classes)
     "Scores from confusion matrices (Sokolova & Lapalme 2009, doi:10.1016/j.ipm.2009.03.002)"
     cm = np.asarray(cm, dtype=np.float64)
@@ -79,7 +80,8 @@ def scores_from_confusion(
     per_class = {'precision': _ratio(n_right, n_pred), 'recall': _ratio(n_right, n_true)}
     per_class['f1'] = _ratio(2*n_right, n_pred+n_true)
     scores = {'accuracy': n_right.sum(-1)/n_true.sum(-1)}
-    scores |= {f'macro_{name}': values.mean(-1) for name,values in per_class.items()}
+    averaged = slice(None) if classes is None else classes
+    scores |= {f'macro_{name}': values[...,averaged].mean(-1) for name,values in per_class.items()}
     if cm.shape[-1]==2: scores['f1_positive'] = per_class['f1'][...,1]
     scores['mcc'] = _mcc(n_right, n_pred, n_true)
     return scores | per_class
@@ -96,11 +98,12 @@ def _interval(value, draws):
     low,high = np.nanpercentile(draws, [2.5, 97.5])
     return dict(value=float(value), low=float(low), high=float(high))
 
-def _resampled_scores(cm, n_boot, seed):
-    "Scores of bootstrap samples; all but accuracy are NaN where a class was not drawn"
+def _resampled_scores(cm, n_boot, seed, classes=None):
+    "Scores of bootstrap samples; all but accuracy are NaN where one of the averaged classes was not drawn"
     tables = _resample(cm, n_boot, seed)
-    incomplete = ~tables.sum(-1).all(-1)
-    scores = scores_from_confusion(tables)
+    averaged = slice(None) if classes is None else classes
+    incomplete = ~tables.sum(-1)[...,averaged].all(-1)
+    scores = scores_from_confusion(tables, classes)
     for name,draws in scores.items():
         if name!='accuracy': draws[incomplete] = np.nan
     return scores
@@ -111,11 +114,12 @@ def metric_intervals(
     n_classes:int, # 2 or 3
     n_boot:int=2000, # Bootstrap samples
     seed:int=0, # Of the bootstrap
+    classes:list[int]|None=None, # Classes over which the macro scores are averaged; None: all
 ) -> dict: # Each score as `{"value", "low", "high"}`; `per_class` is a list in label order, with `support` in texts
     "Scores with 95 % percentile intervals (bootstrap: Efron 1979, doi:10.1214/aos/1176344552)"
     cm = confusion_matrix(labels, preds, n_classes)
-    scores = scores_from_confusion(cm)
-    draws = _resampled_scores(cm, n_boot, seed)
+    scores = scores_from_confusion(cm, classes)
+    draws = _resampled_scores(cm, n_boot, seed, classes)
     def class_scores(i):
         intervals = {k: _interval(scores[k][i], draws[k][:,i]) for k in ('precision','recall','f1')}
         return intervals | {'support': int(cm[i].sum())}
