@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['ENGINES', 'FLOAT_TOLERANCE', 'AGREEMENT', 'SURE_AGREEMENT', 'SURE_MARGIN', 'ACCURACY_LOSS', 'token_ids', 'pad_batch',
-           'pack_batches', 'count_cpus', 'choose_engine', 'Prediction', 'Predictor', 'has_vnni', 'word_spans',
-           'Attribution', 'explain', 'highlight', 'explain_gradients', 'predict_file', 'prune_to_cls',
-           'calibrate_ranges', 'replace_quantizers', 'fuse_matmuls', 'apply_static_ranges', 'quantize',
-           'compare_logits', 'export_onnx', 'export_model', 'format_engine', 'exported_quickstart']
+           'pack_batches', 'count_cpus', 'choose_engine', 'Prediction', 'describe_classes', 'Predictor', 'has_vnni',
+           'word_spans', 'Attribution', 'explain', 'highlight', 'explain_gradients', 'predict_file', 'prune_to_cls',
+           'calibrate_ranges', 'replace_quantizers', 'fuse_matmuls', 'feed_forward_products', 'channel_maxima',
+           'smooth_activations', 'apply_static_ranges', 'quantize', 'compare_logits', 'export_onnx', 'export_model',
+           'format_engine', 'exported_quickstart']
 
 # %% ../nbs/14_inference.ipynb #19503e0c
 import csv, hashlib, html, json, logging, os, platform, re, shutil, warnings
@@ -17,14 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 import numpy as np
 from cachetools import LRUCache
 from fastcore.basics import patch
 from filelock import FileLock
 from tokenizers import Tokenizer
 from .cleaning import clean_text
-from .core import InputError, ModelRecord, atomic_folder, batched, encode, linear_logits, softmax
-from .core import verify_checksums, write_checksums
+from .core import InputError, ModelRecord, atomic_folder, batched, encode, find_model
+from .core import linear_logits, softmax, verify_checksums, write_checksums
 from .ensemble import cascade_stages, combine, is_unsure, log_probs
 from .tables import read_rows, result_columns, write_rows
 import onnxruntime as ort # after `core`, which switches its telemetry off
@@ -250,6 +252,15 @@ def _check_level(level):
     if not .5<=level<=.99 or abs(percent-round(percent))>=1e-9:
         raise InputError(f"level is {level}, expected 0.50 to 0.99 in steps of 0.01")
 
+# %% ../nbs/14_inference.ipynb #d1c1a002
+def describe_classes(
+    labels:list[str], # Classes of a model, as in its record, or the keys of `probabilities`
+) -> str: # One line with the remedy; empty for a model that knows neutral
+    "What it means for a user that a model knows no neutral"
+    if 'neutral' in labels: return ''
+    return (f"This model knows no neutral: texts without an opinion are called {' or '.join(labels)} all the same. "
+        "A three-class model is made by `sentiment-nb quickstart`.")
+
 # %% ../nbs/14_inference.ipynb #f8c3f6b5
 class Predictor:
     """A loaded model: texts in, predictions out
@@ -263,12 +274,12 @@ class Predictor:
     ```
     """
     def __init__(self,
-        folder:str|Path, # A model folder
+        folder:str|Path|None=None, # A model folder; None takes the one of `find_model`
         engine:str|None=None, # `int8`, `onnx`, `linear` or `ensemble`; None takes the fastest that passed the export gate
         level:float=.95, # Confidence level of the prediction sets (share of them that holds the right class), 0.50 to 0.99; a prediction is uncertain unless its set holds exactly one class
         cache:int=0, # Number of predictions to keep for repeated texts; of a text only its hash is kept
     ):
-        folder = Path(folder)
+        folder = Path(folder) if folder else find_model()
         self.record = ModelRecord.load(folder)
         _check_level(level)
         self.name = folder.name
@@ -616,21 +627,24 @@ def prune_to_cls(
     return True
 
 # %% ../nbs/14_inference.ipynb #8ead4b49
+def _activations(path, names, ids):
+    "Names and values of tensors of a float ONNX file, one text at a time, so that no padding counts"
+    import onnx
+    model = onnx.load(str(path))
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in names)
+    session = ort.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+    for text_ids in ids: yield from zip(names, session.run(names, pad_batch([text_ids])))
+
 def calibrate_ranges(
     path:str|Path, # A float ONNX file
     names:list[str], # Names of its tensors
     ids:list[list[int]], # Token ids of real texts
 ) -> dict[str,tuple[float,float]]: # For each tensor: a range from 0 or less to 0 or more
-    "Smallest and largest value of each tensor, one text at a time, so that no padding counts"
-    import onnx
-    model = onnx.load(str(path))
-    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in names)
-    session = ort.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+    "Smallest and largest value of each tensor, one text at a time"
     ranges = {n: (0., 0.) for n in names}
-    for text_ids in ids:
-        for name,values in zip(names, session.run(names, pad_batch([text_ids]))):
-            low,high = ranges[name]
-            ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
+    for name,values in _activations(path, names, ids):
+        low,high = ranges[name]
+        ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
     return ranges
 
 # %% ../nbs/14_inference.ipynb #8601b32a
@@ -687,6 +701,59 @@ def fuse_matmuls(
         fused = helper.make_node('MatMulIntegerToFloat', inputs, old[-1].output, domain='com.microsoft')
         _replace_nodes(graph, old, fused)
 
+# %% ../nbs/14_inference.ipynb #5a00c4a2
+def feed_forward_products(
+    graph:'onnx.GraphProto', # Of a float model
+) -> list['onnx.NodeProto']: # Its `MatMul`s by weights (width, inner), and behind each the one by weights (inner, width)
+    "The products of the feed-forward layers; none in a graph without this pattern"
+    readers = _readers(graph)
+    shapes = {i.name: list(i.dims) for i in graph.initializer if len(i.dims)==2 and len(readers[i.name])==1}
+    def has_weights(node): return node.op_type=='MatMul' and node.input[1] in shapes
+    products = {}
+    for first in filter(has_weights, graph.node):
+        second = _next_node(graph, first, has_weights)
+        width,inner = shapes[first.input[1]]
+        if second is None or inner<=width or shapes[second.input[1]]!=[inner, width]: continue
+        products |= {n.output[0]: n for n in (first, second)}
+    return list(products.values())
+
+def channel_maxima(
+    path:str|Path, # A float ONNX file
+    names:list[str], # Names of its tensors
+    ids:list[list[int]], # Token ids of real texts
+) -> dict[str,np.ndarray]: # For each tensor: a maximum for each channel, (size of its last axis,)
+    "Largest absolute value in each channel of each tensor, one text at a time"
+    maxima = defaultdict(float)
+    for name,values in _activations(path, names, ids):
+        of_text = np.abs(values).reshape(-1, values.shape[-1]).max(0)
+        maxima[name] = np.maximum(maxima[name], of_text)
+    return dict(maxima)
+
+# %% ../nbs/14_inference.ipynb #5a00c4a5
+def smooth_activations(
+    model:'onnx.ModelProto', # A float model; changed in place
+    maxima:dict[str,np.ndarray], # From `channel_maxima`, for each tensor that enters a feed-forward product
+    alpha:float=.85, # Migration strength, 0 to 1: the larger, the more equal the channels of the activations, and the less equal those of the weights
+) -> int: # Number of products that were smoothed
+    "Move outlier channels from activations to weights before quantization (SmoothQuant: Xiao et al. 2023, arXiv:2211.10438)"
+    from onnx import helper, numpy_helper
+    graph = model.graph
+    stored = {i.name: i for i in graph.initializer}
+    products = feed_forward_products(graph)
+    for product in products:
+        x,w = product.input
+        weights = numpy_helper.to_array(stored[w])
+        of_weights = np.abs(weights).max(1)
+        alive = (maxima[x]>0) & (of_weights>0) # a channel that never speaks keeps its scale
+        scales = np.ones_like(of_weights)
+        scales[alive] = maxima[x][alive]**alpha/of_weights[alive]**(1-alpha)
+        stored[w].CopyFrom(numpy_helper.from_array(weights*scales[:,None], w))
+        graph.initializer.append(numpy_helper.from_array(1/scales, f'{w}_smoothing'))
+        smoothed = helper.make_node('Mul', [x, f'{w}_smoothing'], [f'{w}_input'])
+        graph.node.insert(list(graph.node).index(product), smoothed)
+        product.input[0] = f'{w}_input'
+    return len(products)
+
 # %% ../nbs/14_inference.ipynb #2724cf77
 def apply_static_ranges(
     model:'onnx.ModelProto', # From `quantize_dynamic`; changed in place
@@ -711,15 +778,20 @@ def quantize(
     out:str|Path, # The int8 file to write
     ids:list[list[int]], # Token ids of real texts, which give the ranges
 ):
-    "Quantize to int8, weights per channel and activations by ranges from real texts; 7 bits where products would overflow without VNNI"
+    "Quantize to int8, weights per channel and smoothed activations by ranges from real texts; 7 bits where products would overflow without VNNI"
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
-    with _without_hint():
+    model = onnx.load(str(path))
+    inputs = [n.input[0] for n in feed_forward_products(model.graph)]
+    if inputs: smooth_activations(model, channel_maxima(path, inputs, ids))
+    with TemporaryDirectory(dir=Path(out).parent) as d, _without_hint():
+        smoothed = Path(d)/'smoothed.onnx'
+        onnx.save(model, str(smoothed))
         quantize_dynamic(
-            str(path), str(out), per_channel=True, reduce_range=not has_vnni(), weight_type=QuantType.QInt8)
-    model = onnx.load(str(out))
-    tensors = [n.input[0] for n in _nodes_of(model.graph, 'DynamicQuantizeLinear')]
-    apply_static_ranges(model, calibrate_ranges(path, tensors, ids))
+            str(smoothed), str(out), per_channel=True, reduce_range=not has_vnni(), weight_type=QuantType.QInt8)
+        model = onnx.load(str(out))
+        tensors = [n.input[0] for n in _nodes_of(model.graph, 'DynamicQuantizeLinear')]
+        apply_static_ranges(model, calibrate_ranges(smoothed, tensors, ids))
     onnx.save(model, str(out))
 
 # %% ../nbs/14_inference.ipynb #38457e9b
