@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['ERRORS', 'STATUS_DESCRIPTIONS', 'Text', 'BATCH_TOKENS', 'BATCH_WAIT', 'LOOKAHEAD', 'PUBLIC_PATHS', 'PATHS', 'BODIES',
-           'logger', 'LOGGING', 'router', 'COMMON_ERRORS', 'POST_ERRORS', 'ENDPOINTS', 'app', 'HEAD_SECONDS',
-           'HEAD_BYTES', 'Settings', 'load_settings', 'ErrorDetail', 'ErrorResponse', 'HfErrorResponse',
-           'error_response', 'describe_errors', 'replace_surrogates', 'PredictRequest', 'BatchPredictRequest',
-           'HfParameters', 'HfRequest', 'PredictResponse', 'BatchPredictResponse', 'Status', 'Health', 'HfScore',
-           'Metrics', 'Job', 'Batcher', 'new_key', 'authenticate', 'client_id', 'RateLimit', 'Service', 'find_path',
-           'is_loopback', 'warn_unauthenticated', 'format_validation_error', 'parse_body', 'check_content', 'Exchange',
+           'logger', 'LOGGING', 'router', 'COMMON_ERRORS', 'POST_ERRORS', 'ENDPOINTS', 'app', 'Settings',
+           'load_settings', 'ErrorDetail', 'ErrorResponse', 'HfErrorResponse', 'error_response', 'describe_errors',
+           'replace_surrogates', 'PredictRequest', 'BatchPredictRequest', 'HfParameters', 'HfRequest',
+           'PredictResponse', 'BatchPredictResponse', 'Status', 'Health', 'HfScore', 'Metrics', 'Job', 'Batcher',
+           'new_key', 'authenticate', 'client_id', 'RateLimit', 'Service', 'find_path', 'is_loopback',
+           'warn_unauthenticated', 'format_validation_error', 'parse_body', 'check_content', 'Exchange',
            'ClientDisconnect', 'convert_exception', 'cancel_on_disconnect', 'RequestGuard', 'predict_one',
-           'predict_batch', 'hf', 'home', 'livez', 'readyz', 'metrics', 'lifespan', 'make_app', 'TimeoutHttpProtocol',
-           'serve_api']
+           'predict_batch', 'hf', 'home', 'livez', 'readyz', 'metrics', 'lifespan', 'make_app', 'serve_api']
 
 # %% ../nbs/21_api.ipynb #4c329dde
 import asyncio, gc, hashlib, hmac, json, logging, logging.config, math, os, re
@@ -43,12 +42,13 @@ from pydantic_core import to_json
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pythonjsonlogger.core import RESERVED_ATTRS
 from starlette.exceptions import HTTPException
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 try: import resource
 except ImportError: resource = None # Windows
 from . import __version__
 from .core import MAX_BODY, MAX_CHARS, MAX_EXPLAIN, MAX_TEXTS, InputError, bind_socket
-from .inference import Attribution, Prediction, Predictor, count_cpus, explain as explain_text, word_spans
+from .inference import Attribution, Prediction, Predictor, count_cpus, describe_classes
+from .inference import explain as explain_text, word_spans
+from .protocol import TimeoutHttpProtocol
 
 # %% ../nbs/21_api.ipynb #327a6022
 def _parse_rate(limit): return None if limit=='none' else limits.parse(limit)
@@ -876,6 +876,7 @@ async def lifespan(
         await _warm_up(s)
         with s.watch_signals():
             gc.freeze() # the garbage collector need not search what has been loaded
+            if note := describe_classes(s.predictor.record.labels): logger.info(note)
             engine = {'model': s.predictor.name, 'engine': s.predictor.engine}
             logger.info('ready', extra=engine | {'keys': len(s.digests)})
             yield
@@ -897,6 +898,18 @@ def _describe_keys(schema):
         'key': {'type': 'apiKey', 'in': 'header', 'name': 'X-API-Key'}}
     schema['security'] = [{'bearer': []}, {'key': []}]
     for p in PUBLIC_PATHS: schema['paths'][p]['get']['security'] = []
+
+def _describe_labels(schema, labels):
+    "Name the classes of the model in an OpenAPI schema, and say where it knows no neutral"
+    probabilities = schema['components']['schemas']['PredictResponse']['properties']['probabilities']
+    probabilities['description'] = f"Of each class: {', '.join(labels)}. {describe_classes(labels)}".strip()
+
+def _openapi(service, make_schema):
+    "The OpenAPI schema, with the API keys of the service if it has some, and the classes of its model once that is loaded"
+    schema = make_schema() # made at the first call, since it takes a tenth of a second
+    if service.digests: _describe_keys(schema)
+    if service.predictor: _describe_labels(schema, service.predictor.record.labels)
+    return schema
 
 def _allow_origins(app, origins):
     "Let web pages from other origins send requests (CORS)"
@@ -920,65 +933,12 @@ def make_app(
     service = Service(settings or load_settings(), predictor)
     app.state.service = service
     app.include_router(router)
-    if service.digests: _describe_keys(app.openapi())
+    app.openapi = partial(_openapi, service, app.openapi)
     app.add_middleware(RequestGuard, service=service, endpoints=ENDPOINTS)
     _allow_origins(app, service.settings.cors_origins)
     return app
 
 app = make_app() # For `uvicorn sentiment_nb.api:app`; the model is loaded when it starts
-
-# %% ../nbs/21_api.ipynb #bc62a9a8
-HEAD_SECONDS = 10 # Time limit for the head of a request
-HEAD_BYTES = 65_536 # Size limit of the head of a request
-
-class _BufferedTransport:
-    "A transport that sends all data of one turn of the event loop at once"
-    def __init__(self, transport, loop):
-        self.transport = transport
-        self.loop = loop
-        self.buffer = []
-
-    def __getattr__(self, name): return getattr(self.transport, name)
-
-    def write(self, data):
-        if not self.buffer: self.loop.call_soon(self.flush)
-        self.buffer.append(data)
-
-    def flush(self):
-        if self.buffer: self.transport.write(b''.join(self.buffer))
-        self.buffer.clear()
-
-    def close(self):
-        self.flush()
-        self.transport.close()
-
-class TimeoutHttpProtocol(HttpToolsProtocol):
-    "uvicorn's HTTP/1.1 protocol, with limits for the head of a request; head and body of a response are sent at once"
-    def _expect_head(self):
-        self.head_bytes = 0
-        self.timeout = self.loop.call_later(HEAD_SECONDS, self.transport.close)
-
-    def connection_made(self, transport):
-        super().connection_made(_BufferedTransport(transport, self.loop))
-        self._expect_head()
-
-    def on_message_begin(self):
-        super().on_message_begin()
-        self.timeout.cancel()
-        self._expect_head()
-
-    def on_headers_complete(self):
-        self.timeout.cancel()
-        super().on_headers_complete()
-
-    def data_received(self, data):
-        super().data_received(data)
-        self.head_bytes += len(data)
-        if self.head_bytes>HEAD_BYTES and not self.timeout.cancelled(): self.transport.close()
-
-    def connection_lost(self, exc):
-        self.timeout.cancel()
-        super().connection_lost(exc)
 
 # %% ../nbs/21_api.ipynb #c03e6c42
 def _raise_file_limit():

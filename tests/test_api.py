@@ -6,6 +6,7 @@ import re
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -20,8 +21,10 @@ import psutil
 import pytest
 from conftest import environ, root
 
-from sentiment_nb.api import ERRORS, HEAD_SECONDS, PATHS, PUBLIC_PATHS, new_key
+from sentiment_nb.api import ERRORS, PATHS, PUBLIC_PATHS, new_key
 from sentiment_nb.core import MAX_CHARS, MAX_TEXTS
+from sentiment_nb.inference import describe_classes
+from sentiment_nb.protocol import HEAD_SECONDS, LINGER_SECONDS, MAX_PIPELINED
 
 GOOD, BAD = 'I love it, thank you so much!', 'I hate it, this is the worst day ever'
 JSON = {'Content-Type': 'application/json'}
@@ -110,6 +113,17 @@ def test_answers_are_those_of_the_model(service, tiny):
     for a,p in zip(answers, predictions):
         assert abs(a['confidence']-p.confidence)<1e-5 and set(a['probabilities'])==set(p.probabilities)
     assert len({a['confidence'] for a in answers})>5
+
+def test_two_classes_are_named(service):
+    "Once in the log, and in the schema; answers have the fields that they had"
+    note = describe_classes(['negative', 'positive'])
+    messages = [json.loads(line)['message'] for line in service.log.read_text().splitlines()]
+    assert messages.count(note)==1
+    schemas = service.client.get('/openapi.json').json()['components']['schemas']
+    probabilities = schemas['PredictResponse']['properties']['probabilities']
+    assert probabilities['description']==f'Of each class: negative, positive. {note}'
+    fields = ['label', 'confidence', 'probabilities', 'tokens', 'truncated', 'uncertain', 'model']
+    assert list(service.client.post('/predict', json={'text': GOOD}).json())==fields
 
 HF = '''
 import json, sys
@@ -369,6 +383,121 @@ def test_sigterm_drains(tiny, tmp_path):
         with pytest.raises(httpx.HTTPError): httpx.post(f'{s.url}/predict', json={'text': GOOD})
         assert [answered(c)[0] for c in inside]==[200]*4
         assert s.process.wait(20) in (0, -signal.SIGTERM)
+
+# What anybody who reaches the port may do with one connection
+
+@pytest.fixture(scope='module')
+def keyed(tiny, tmp_path_factory):
+    "A service that asks for a key; its client has one"
+    key, digest = new_key()
+    with running(tiny.model, tmp_path_factory.mktemp('keyed'), RATE_LIMIT='none', MAX_WAIT=1e6, API_KEYS=digest) as s:
+        s.key = f'X-API-Key: {key}'
+        s.client.headers['X-API-Key'] = key
+        yield s
+
+CHUNKED = 'Transfer-Encoding: chunked'
+
+def get(path='/livez', *more): return '\r\n'.join([f'GET {path} HTTP/1.1', 'Host: x', *more, '', '']).encode()
+
+def connect(s, *parts):
+    "A connection on which something was sent"
+    c = socket.create_connection(('127.0.0.1', s.port), timeout=20)
+    for p in parts: c.sendall(p)
+    return c
+
+@contextmanager
+def harmless(s, seconds=8):
+    "Whatever happens inside ends soon, takes no memory, and others are served at once after it"
+    process = psutil.Process(s.process.pid)
+    before = process.memory_info().rss
+    start = time.monotonic()
+    yield
+    end = time.monotonic()
+    assert s.client.get('/livez').status_code==200 and time.monotonic()-end<2
+    assert end-start<seconds and process.memory_info().rss-before<25e6
+
+TRAILERS = {
+    'short ones': (b'0\r\n', b'X: y\r\n'*7000),
+    'one of 42 MB': (b'0\r\nX: ', b'y'*42_000),
+    'a chunk extension of 42 MB': (b'1;', b'y'*42_000)}
+
+@pytest.mark.parametrize('begin, piece', TRAILERS.values(), ids=TRAILERS)
+def test_endless_trailers(begin, piece, keyed):
+    "With a key, and without: a 401 has been sent by then"
+    for more in ([], [keyed.key]):
+        with harmless(keyed): raw(keyed, head('/predict', None, CHUNKED, *more) + begin, *[piece]*1000)
+
+def test_trailers_are_no_headers(keyed, service):
+    "Neither a key, nor a content type, nor the client's address"
+    text = b'10\r\n{"text": "fine"}\r\n0\r\n'
+    def status(s, request, trailer):
+        return int(raw(s, request + text + trailer.encode() + b'\r\n\r\n').split()[1])
+    closing = (CHUNKED, 'Connection: close')
+    assert status(keyed, head('/predict', None, *closing), keyed.key)==401
+    assert status(keyed, head('/predict', None, *closing, keyed.key), 'X-API-Key: wrong')==200
+    plain = head('/predict', None, *closing).replace(b'application/json', b'text/plain')
+    assert status(service, plain, 'Content-Type: application/json')==415
+    forwarded = head('/predict', None, *closing, 'X-Forwarded-For: 10.0.0.7')
+    assert status(service, forwarded, 'X-Forwarded-For: 10.0.0.8')==200
+    until(lambda: '"client": "10.0.0.7"' in service.log.read_text())
+    assert '10.0.0.8' not in service.log.read_text()
+
+def test_pipelining(keyed):
+    "A few requests are answered in their order, a hundred thousand are not"
+    paths = ['/livez', '/', '/metrics', '/nowhere', '/readyz']
+    statuses = re.findall(rb'HTTP/1.1 (\d+)', raw(keyed, *map(get, paths), get('/livez', 'Connection: close')))
+    assert [int(s) for s in statuses]==[200, 200, 401, 401, 200, 200]
+    allowed = raw(keyed, get()*MAX_PIPELINED + get('/livez', 'Connection: close'))
+    assert allowed.count(b'HTTP/1.1 200')==MAX_PIPELINED+1
+    for more in ([], [keyed.key]):
+        with harmless(keyed): received = raw(keyed, get('/?a', *more)*100_000)
+        assert received.count(b'HTTP/1.1')<1000
+
+def test_connections_answered_early(keyed):
+    "Closed within seconds, though the client holds them and sends a byte; one that is idle is kept, one whose body ends is too"
+    upload = head('/predict', 900_000, keyed.key)
+    early = {
+        401: head('/predict', 900_000),
+        405: get('/predict', 'Content-Length: 900000', keyed.key),
+        413: head('/predict', 10**9, keyed.key),
+        415: upload.replace(b'application/json', b'text/plain'),
+        200: get('/livez', 'Content-Length: 900000')}
+    connections = {status: connect(keyed, request) for status,request in early.items()}
+    idle = connect(keyed, get())
+    ends = connect(keyed, head('/predict', 10))
+    for status,c in [*connections.items(), (200, idle), (401, ends)]: assert int(c.recv(65536).split()[1])==status
+    for c in connections.values(): c.sendall(b'x')
+    ends.sendall(b'x'*10 + get())
+    assert ends.recv(65536).startswith(b'HTTP/1.1 200')
+    start = time.monotonic()
+    for c in connections.values():
+        with closing(c), suppress(ConnectionResetError): assert c.recv(65536)==b''
+    assert time.monotonic()-start<LINGER_SECONDS+2
+    time.sleep(.2)
+    for c in (idle, ends):
+        with closing(c):
+            c.sendall(get())
+            assert c.recv(65536).startswith(b'HTTP/1.1 200')
+
+def test_a_body_that_is_too_long_gets_its_answer(keyed):
+    "Not a reset: each of twelve clients that send all before they read"
+    for _ in range(12):
+        with closing(connect(keyed, head('/predict', 3_000_000, keyed.key, 'Connection: close'), b' '*3_000_000)) as c:
+            assert c.recv(65536).startswith(b'HTTP/1.1 413')
+
+def test_pipelining_and_reset(keyed):
+    "Clients that leave in the middle of everything: each line of the log is JSON, and none holds a traceback"
+    body = json.dumps({'text': GOOD}).encode()
+    requests = (head('/predict', len(body), keyed.key) + body + get('/metrics', keyed.key))*4
+    for i in range(80):
+        c = connect(keyed, requests)
+        if i%2: c.recv(100)
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)) # close with a reset
+        c.close()
+    until(lambda: well(keyed) and metric(keyed, 'queue_texts')==0)
+    log = keyed.log.read_text()
+    entries = [json.loads(line) for line in log.splitlines()]
+    assert 'Traceback' not in log and not [e for e in entries if e['level']=='ERROR']
 
 # API keys, rate limits, CORS
 
