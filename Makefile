@@ -15,13 +15,18 @@ TEST_ENV = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 SENTIMENT_NB_CACHE="$(CURDIR)/.cac
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-all check lab export clean-notebooks readme docs site dist constraints
+.PHONY: help quickstart model model-wheel test test-all check lab export clean-notebooks readme docs site dist constraints
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' Makefile
 
-quickstart: .venv/.installed-quickstart ## Train, evaluate and try a small sentiment model: the whole job, in minutes
+quickstart: .venv/.installed-quickstart ## Train, evaluate and try a sentiment model: the whole job, in minutes
 	$(BIN)/sentiment-nb quickstart
+
+model: .venv/.installed-quickstart ## Train the general model as long as it pays, for hours; an interrupted run goes on
+	$(BIN)/sentiment-nb train general --model minilm --out models/general --epochs 3 --batch-size 16 --truncation head+tail --resume
+	$(BIN)/sentiment-nb export models/general --data data/general
+	$(BIN)/sentiment-nb evaluate models/general data/general
 
 # Runs a command and notes its seconds under a name, for the table at the end
 TIMES = .cache/times
@@ -67,6 +72,10 @@ dist: .venv/.installed-dev ## Build the wheel and the source archive and check t
 	$(BIN)/twine check --strict dist/*
 	@if $(BIN)/python -m zipfile -l dist/*.whl | grep -E '\.(ipynb|csv|tsv|parquet|jsonl|safetensors|onnx|skops) '; \
 	then echo "The wheel holds the files above; it may hold neither notebooks, data nor weights." >&2; exit 1; fi
+
+model-wheel: .venv/.installed-dev ## Build the wheel with the default model from models/general
+	$(BIN)/python deploy/model_wheel.py models/general dist
+	$(BIN)/twine check --strict dist/sentiment_nb_model*
 
 constraints: ## Renew constraints.txt: the newest versions that fit each other, from a fresh environment
 	rm -rf .venv-fresh

@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import httpx
 import pytest
 from conftest import root
+from sentiment_nb.core import FORMAT
+from sentiment_nb.inference import exported_quickstart
 
 pytestmark = pytest.mark.slow
 heavy = 'torch transformers datasets pandas pyarrow sklearn scipy matplotlib skops'.split()
@@ -102,3 +105,34 @@ def test_linear_model_needs_an_extra(installed, tiny, tmp_path):
     p = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert p.returncode==2 and p.stderr.count('\n')==1, p.stderr
     assert 'pip install "sentiment_nb[train]"' in p.stderr
+
+@pytest.fixture(scope='module')
+def model_wheel(tmp_path_factory):
+    "The wheel of the default model, here of the small model of the chapters"
+    out = tmp_path_factory.mktemp('model')
+    run(sys.executable, root/'deploy'/'model_wheel.py', exported_quickstart(), out, cwd=out, PYTHONPATH=str(root))
+    return next(out.glob('*.whl'))
+
+def test_model_wheel_is_data(model_wheel):
+    "The int8 file, tokenizer, record, card and hashes; an empty module; the terms of the training data; no more than 26 MB"
+    with zipfile.ZipFile(model_wheel) as z:
+        names = [n for n in z.namelist() if '.dist-info/' not in n]
+        card = z.read('sentiment_nb_model/model/README.md').decode()
+    files = ('README.md', 'SHA256SUMS', 'onnx/model_int8.onnx', 'sentiment_nb.json', 'tokenizer.json')
+    assert set(names)=={'sentiment_nb_model/__init__.py', *(f'sentiment_nb_model/model/{f}' for f in files)}
+    assert 'CC BY-NC-SA 4.0' in card and model_wheel.stat().st_size<=26*2**20
+    assert model_wheel.name.startswith(f'sentiment_nb_model-{FORMAT}.')
+
+def test_installed_model_is_the_default(installed, model_wheel, tmp_path):
+    "Both wheels, no network, no model folder, no training: the command and `Predictor()` answer; a changed file is rejected"
+    pip = installed/'python', '-m', 'pip', '--quiet'
+    run(*pip, 'install', '--no-index', '--force-reinstall', model_wheel, cwd=tmp_path)
+    prediction = json.loads(run(installed/'sentiment-nb', 'predict', '--text', 'I love it', '--json', cwd=tmp_path))
+    script = "from sentiment_nb.inference import Predictor; p = Predictor(); print(p.predict('I love it').label, p.engine)"
+    assert run(installed/'python', '-c', script, cwd=tmp_path).split()==[prediction['label'], 'int8']
+    where = "from sentiment_nb.core import find_model; print(find_model())"
+    folder = Path(run(installed/'python', '-c', where, cwd=tmp_path).strip())
+    with open(folder/'tokenizer.json', 'a') as f: f.write(' ')
+    p = subprocess.run([installed/'python', '-c', script], cwd=tmp_path, capture_output=True, text=True)
+    run(*pip, 'uninstall', '-y', 'sentiment-nb-model', cwd=tmp_path)
+    assert p.returncode and 'is not the file that was saved' in p.stderr
