@@ -56,11 +56,12 @@ def _capitalize(text): return text[0].upper() + text[1:]
 def fill(
     frames:list[str], # Templates; the same slot gets the same word in all of them
     rng:np.random.Generator, # Chooses the words
-    **given:str, # Words for slots that are not in `FILLERS`
+    fillers:dict[str,list[str]]=FILLERS, # The words that fit each slot
+    **given:str, # Words for slots that are not in `fillers`
 ) -> list[str]: # One text for each template, the first letter capitalized
     "Templates with their slots filled (templated tests: Ribeiro et al. 2020, arXiv:2005.04118)"
     slots = {slot for template in frames for slot in _slots(template)}
-    words = {slot: str(rng.choice(FILLERS[slot])) for slot in sorted(slots - given.keys())}
+    words = {slot: str(rng.choice(fillers[slot])) for slot in sorted(slots - given.keys())}
     return [_capitalize(template.format(**words, **given)) for template in frames]
 
 # %% ../nbs/09_behaviour.ipynb #7ca44a26

@@ -263,10 +263,17 @@ def coverage_by_split(
     return pd.concat(summaries)
 
 # %% ../nbs/06_calibration.ipynb #c3a985d1
+def _balance(groups):
+    "Row numbers in which each group is about equally frequent: rows of small groups are repeated"
+    values,counts = np.unique(groups, return_counts=True)
+    repeats = dict(zip(values, np.round(counts.max()/counts).astype(int)))
+    return np.repeat(np.arange(len(groups)), [repeats[g] for g in groups])
+
 def calibrate(
     record:ModelRecord, # Changed in place: `temperature`, `bend` and `conformal`
     logits:np.ndarray, # Of validation texts, (n_texts, n_classes)
     labels:np.ndarray, # Their classes, (n_texts,)
+    domains:list[str]|None=None, # Where each text comes from, (n_texts,); each domain then counts alike, None: each text
 ):
     """Fit temperature, bend and conformal thresholds on validation logits, and set them in the record
 
@@ -275,6 +282,8 @@ def calibrate(
     >>> record.to_probs(test_logits) >= record.conformal['0.95'] # the prediction sets
     ```
     """
-    labels = np.asarray(labels)
+    rows = np.arange(len(labels)) if domains is None else _balance(domains)
+    labels = np.asarray(labels)[rows]
+    logits = np.asarray(logits)[rows]
     record.temperature,record.bend = fit_calibration(logits, labels)
     record.conformal = fit_conformal(record.to_probs(logits), labels)

@@ -399,16 +399,41 @@ def find_checkpoint(
     write_json(folder/'settings.json', settings)
 
 # %% ../nbs/07_training.ipynb #34b0000c
+class _Logits(torch.nn.Module):
+    "A network that takes ids and mask and returns logits"
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+    def forward(self, input_ids, attention_mask):
+        return self.net(input_ids=input_ids, attention_mask=attention_mask).logits
+
+@torch.inference_mode()
+def _forward(net, tokenizer, ids, batch_size=64, device='cpu'):
+    "Outputs of `net` for each row of token ids, in batches of similar length"
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    outputs = []
+    for start in range(0, len(order), batch_size):
+        batch_ids = [ids[i] for i in order[start:start+batch_size]]
+        batch = tokenizer.pad({'input_ids': batch_ids}, return_tensors='pt').to(device)
+        outputs.append(net(batch['input_ids'], batch['attention_mask']).float().cpu())
+    return torch.cat(outputs).numpy()[np.argsort(order)]
+
+def _domains(ds):
+    "The domain of each text, or None where the data set names none"
+    return ds['domain'][:] if 'domain' in ds.column_names else None
+
 def save_transformer(
     folder:Path, # Written to; afterwards a model folder
     trainer:Trainer, # After `fit_trainer`
     record:ModelRecord, # With validation scores; calibration is added
     name:str, # Of the model, for its card
+    domains:list[str]|None=None, # Where each validation text comes from; each domain then counts alike in the calibration
 ):
     "Calibrate on validation and write network, tokenizer, record, card and hashes"
-    validation = trainer.predict(trainer.eval_dataset) # not in the order of the split
-    calibrate(record, validation.predictions, validation.label_ids)
     tokenizer = trainer.processing_class
+    validation = trainer.eval_dataset
+    logits = _forward(_Logits(trainer.model.eval()), tokenizer, validation['input_ids'][:], device=trainer.model.device)
+    calibrate(record, logits, validation['labels'][:], domains)
     tokenizer.model_max_length = record.max_length
     with _quiet(): trainer.model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -460,30 +485,11 @@ def train_transformer(
         arguments = make_arguments(checkpoints, rate, epochs, batch_size, seed, report_to, bf16)
         trainer = make_trainer(net, tokenizer, arguments, train, validation, class_weights, patience, callbacks)
         record.metrics = {'validation': fit_trainer(trainer, checkpoint)}
-        save_transformer(tmp, trainer, record, out.name)
+        save_transformer(tmp, trainer, record, out.name, _domains(splits['validation']))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return out
 
 # %% ../nbs/07_training.ipynb #30e5c45e
-class _Logits(torch.nn.Module):
-    "A network that takes ids and mask and returns logits"
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-    def forward(self, input_ids, attention_mask):
-        return self.net(input_ids=input_ids, attention_mask=attention_mask).logits
-
-@torch.inference_mode()
-def _forward(net, tokenizer, ids, batch_size=64):
-    "Outputs of `net` for each row of token ids, in batches of similar length"
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    outputs = []
-    for start in range(0, len(order), batch_size):
-        batch_ids = [ids[i] for i in order[start:start+batch_size]]
-        batch = tokenizer.pad({'input_ids': batch_ids}, return_tensors='pt')
-        outputs.append(net(batch['input_ids'], batch['attention_mask']))
-    return torch.cat(outputs).float().numpy()[np.argsort(order)]
-
 def torch_logits(
     folder:str|Path, # A model folder of kind `transformer`
     texts:list[str], # Raw texts
@@ -660,7 +666,7 @@ def train_linear(
         skops.io.dump(model, tmp/'linear.skops', compression=8)
         record.settings = {'weighting': weighting, 'C': C, 'limit': limit}
         record.metrics = {'validation': compute_metrics(val_labels, logits)}
-        calibrate(record, logits, val_labels)
+        calibrate(record, logits, val_labels, _domains(val))
         finish_model_folder(tmp, record, Path(out).name, len(train_texts)+len(val_texts))
     return Path(out)
 
@@ -850,10 +856,11 @@ def train_quickstart(
     source:str|Path='tweets', # A source of `load_source`
     model:str|Path='minilm', # An encoder of `train_transformer`
     rows:int|None=None, # Of each split of the source; None: all
+    exclude:str|Path|None=None, # A table or source whose texts must not be trained on
 ) -> Path: # `out`
     "Prepare the tweets, train the linear model and the frozen probe, and fine-tune MiniLM on 10,000 texts"
     on_step(f'Splitting {source}: copies out, a fifth held out for the test')
-    prepare_data(source, data, sizes=(.1, .2), limit=rows)
+    prepare_data(source, data, sizes=(.1, .2), limit=rows, exclude=exclude)
     on_step('Training the linear baseline on every remaining text')
     train_linear(data, f'{out}-linear')
     on_step('Logistic regression on the embeddings of MiniLM as it was pretrained, for 10,000 of them')

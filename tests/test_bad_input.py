@@ -331,6 +331,10 @@ def test_train_takes_no_pickles(refuses, tiny, workdir):
     (workdir/'encoder'/'pytorch_model.bin').write_bytes(b'\x80\x04N.')
     refuses(['train', tiny.data, '--model', 'encoder', '--limit', '64', '--out', 'out'], 'encoder', 'safetensors')
 
+def test_quickstart_refuses(refuses):
+    "Another number of classes, before anything is loaded"
+    refuses(['quickstart', '--classes', '4', '--out', 'out'], 'classes is 4', '(--classes)')
+
 @pytest.mark.parametrize('args, parts', [
     ('nowhere {data}', ['nowhere', 'sentiment-nb quickstart']),
     ('{model} nowhere', ['nowhere', 'sentiment-nb prepare']),

@@ -19,8 +19,9 @@ POSITIONS = 50 # of which two, up to the padding's own number, stay unused
 
 def write_encoder(folder, texts):
     "A small random RoBERTa with a tokenizer trained on `texts`, in the files that the hub has"
-    from transformers import RobertaConfig, RobertaForSequenceClassification, RobertaTokenizer
+    from transformers import RobertaConfig, RobertaForSequenceClassification, RobertaTokenizer, set_seed
     folder.mkdir()
+    set_seed(0) # of its weights, whatever ran before
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(texts, vocab_size=1500, special_tokens=SPECIAL, show_progress=False)
     bpe.save_model(str(folder))
