@@ -199,9 +199,9 @@ def check(
 # %% ../nbs/25_cli.ipynb #af91ae14
 def _read_texts(source):
     "Texts of a source, or of a file as `predict` reads it; labels are ignored"
-    from sentiment_nb.data import LOCAL, load_source
+    from sentiment_nb.data import EMBEDDED, LOCAL, load_source
     from sentiment_nb.tables import read_rows
-    if source in ('tweets',*LOCAL): return load_source(source)['train']['text'][:]
+    if source in (*EMBEDDED, *LOCAL): return load_source(source)['train']['text'][:]
     _,column,rows,_ = read_rows(source)
     return [r[column] for r in rows if isinstance(r.get(column), str)]
 

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['LABEL_ALIASES', 'TEXT_COLUMNS', 'LABEL_COLUMNS', 'TWEETS_SHA256', 'MOJIBAKE_FIXES', 'S140_COLUMNS', 'S140_HOME',
-           'REVIEWS_SHA256', 'DOMAINS', 'HELD_OUT', 'LOCAL', 'FILE_SUFFIXES', 'EMBEDDED', 'normalize_label',
-           'map_labels', 'open_bytes', 'csv_batches', 'table_batches', 'count_values', 'write_dataset', 'find_column',
-           'load_file', 'locate_in_wheel', 'load_tweets', 'drop_neutral', 'load_imdb', 'load_sentiment140', 'text_hash',
-           'load_reviews', 'load_general', 'load_hub', 'load_prepared', 'load_splits', 'data_record', 'split_hash',
-           'label_indices', 'find_local', 'load_source', 'load_texts']
+           'REVIEWS_SHA256', 'DOMAINS', 'HELD_OUT', 'MAX_DOMAINS', 'LOCAL', 'FILE_SUFFIXES', 'EMBEDDED',
+           'normalize_label', 'map_labels', 'open_bytes', 'csv_batches', 'table_batches', 'count_values',
+           'write_dataset', 'find_column', 'load_file', 'locate_in_wheel', 'load_tweets', 'drop_neutral', 'load_imdb',
+           'load_sentiment140', 'text_hash', 'load_reviews', 'load_general', 'text_domains', 'load_hub',
+           'load_prepared', 'load_splits', 'data_record', 'split_hash', 'label_indices', 'find_local', 'load_source',
+           'load_texts']
 
 # %% ../nbs/02_data.ipynb #0fc7198d
 import codecs, csv, gzip, hashlib, json, os, re, shlex, tarfile, zipfile
@@ -515,6 +516,18 @@ def _relabel(ds, domain=None):
 def load_general() -> Dataset: # 68,331 rows: text, label, domain (`tweets`, `film reviews`, `film sentences`)
     "The embedded tweets, the neutral ones included, and the reviews of `load_reviews`"
     return concatenate_datasets([_relabel(load_tweets(), 'tweets'), _relabel(load_reviews())])
+
+# %% ../nbs/02_data.ipynb #9e500008
+MAX_DOMAINS = 12 # More values than these in a column `domain` are no kinds of text but, say, web addresses
+
+def text_domains(
+    ds:Dataset, # Any split
+) -> list[str]|None: # The domain of each row, empty where it has none; None without a column `domain` of a few texts as values
+    "The kinds of text in a split, by its column `domain`"
+    if 'domain' not in ds.column_names: return None
+    domains = ['' if d is None else d for d in ds['domain'][:]]
+    if not all(isinstance(d, str) for d in domains): return None
+    return domains if 0<len(set(domains) - {''})<=MAX_DOMAINS else None
 
 # %% ../nbs/02_data.ipynb #475980ab
 def _declared_labels(feature):

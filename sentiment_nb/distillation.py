@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .calibration import calibrate
 from .cleaning import dedup_key
 from .core import InputError, ModelRecord, atomic_folder, batched
-from .data import data_record, load_splits
+from .data import data_record, load_splits, text_domains
 from .inference import Predictor, pad_batch, token_ids
 from .training import compute_metrics, finish_model_folder, subsample, trace_to_onnx
 
@@ -163,6 +163,6 @@ def distill_model(
         'static', predictor.name, teacher_record.labels, teacher_record.policy,
         teacher_record.max_length, teacher_record.truncation,
         seed=seed, data=prepared, settings=settings, metrics=metrics)
-    calibrate(record, logits, labels)
+    calibrate(record, logits, labels, text_domains(validation))
     _save_student(net, record, teacher, out, len(texts))
     return Path(out)

@@ -27,9 +27,9 @@ QUICKSTART = { # The budget of `sentiment-nb quickstart`: as much as is read in 
 # %% ../nbs/13_general.ipynb #6e4e000a
 def add_lessons(
     splits:dict, # Split name to `Dataset` with `text`, `label`, `domain` and `dedup_key`
-    n:int=2600, # Texts of lessons
-    n_swaps:int=250, # Cases of counterfactual swaps, six texts each
-    seed:int=42, # Of the words
+    n:int, # Texts of lessons
+    n_swaps:int, # Cases of counterfactual swaps, six texts each
+    seed:int, # Of the words
 ) -> DatasetDict: # Only `train` is larger
     "Add generated lessons to the training texts, as the domain `lessons`"
     train = splits['train']

@@ -46,6 +46,7 @@ from .cleaning import clean_text, prepare_data
 from .core import LABELS, InputError, ModelRecord, atomic_folder, cache_dir, check_hub, encode
 from .core import linear_logits, verify_checksums, write_checksums, write_json
 from .data import data_record, load_prepared, load_splits, locate_in_wheel, map_labels, normalize_label
+from .data import text_domains
 
 # %% ../nbs/07_training.ipynb #dc545c53
 MINILM_SHA256 = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db' # of its model.safetensors
@@ -418,10 +419,6 @@ def _forward(net, tokenizer, ids, batch_size=64, device='cpu'):
         outputs.append(net(batch['input_ids'], batch['attention_mask']).float().cpu())
     return torch.cat(outputs).numpy()[np.argsort(order)]
 
-def _domains(ds):
-    "The domain of each text, or None where the data set names none"
-    return ds['domain'][:] if 'domain' in ds.column_names else None
-
 def save_transformer(
     folder:Path, # Written to; afterwards a model folder
     trainer:Trainer, # After `fit_trainer`
@@ -485,7 +482,7 @@ def train_transformer(
         arguments = make_arguments(checkpoints, rate, epochs, batch_size, seed, report_to, bf16)
         trainer = make_trainer(net, tokenizer, arguments, train, validation, class_weights, patience, callbacks)
         record.metrics = {'validation': fit_trainer(trainer, checkpoint)}
-        save_transformer(tmp, trainer, record, out.name, _domains(splits['validation']))
+        save_transformer(tmp, trainer, record, out.name, text_domains(splits['validation']))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return out
 
@@ -666,7 +663,7 @@ def train_linear(
         skops.io.dump(model, tmp/'linear.skops', compression=8)
         record.settings = {'weighting': weighting, 'C': C, 'limit': limit}
         record.metrics = {'validation': compute_metrics(val_labels, logits)}
-        calibrate(record, logits, val_labels, _domains(val))
+        calibrate(record, logits, val_labels, text_domains(val))
         finish_model_folder(tmp, record, Path(out).name, len(train_texts)+len(val_texts))
     return Path(out)
 
@@ -726,7 +723,7 @@ def train_linear_probe(
         C,regression,logits = _tune((1, 10, 100), fit, X_val, y_val)
         record.settings = {'limit': limit, 'C': C}
         record.metrics = {'validation': compute_metrics(y_val, logits)}
-        calibrate(record, logits, y_val)
+        calibrate(record, logits, y_val, text_domains(splits['validation']))
         (tmp/'onnx').mkdir()
         trace_to_onnx(_Pooled(encoder, _torch_head(regression)), tmp/'onnx'/'model.onnx')
         tokenizer.save_pretrained(tmp)
@@ -788,7 +785,7 @@ def _calibrate_on(net, tokenizer, record, data):
     logits = _forward(_Logits(net), tokenizer, tokenize(val, tokenizer, record)['input_ids'][:])
     labels = val['label'][:]
     record.metrics['validation'] = compute_metrics(labels, logits)
-    calibrate(record, logits, labels)
+    calibrate(record, logits, labels, text_domains(val))
     hashes = {file: digest for file,digest in prepared['sha256'].items() if file.startswith('val')} # validation.parquet or val.csv
     record.data = {'source': f"unknown, calibrated on {prepared['source']}", 'sha256': hashes}
 
