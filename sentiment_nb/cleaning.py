@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'SURROGATES', 'NOT_SENTENCE', 'PICTURE', 'INVISIBLE', 'NO_CODE_POINT', 'TAG', 'URL', 'USER', 'EMOJI',
-           'ELONGATION', 'NOT_WORD', 'POLICIES', 'NOT_ALNUM', 'normalize_unicode', 'strip_controls', 'unescape_html',
-           'strip_tags', 'mask_urls', 'mask_users', 'remove_emojis', 'emojis_to_words', 'shorten_elongations',
-           'strip_punctuation', 'normalize_whitespace', 'clean_text', 'dedup_key', 'find_duplicates', 'split_rows',
-           'draw_rows', 'add_dedup_keys', 'letters_key', 'exclude_texts', 'mark_in_train', 'deduplicate', 'split_train',
+           'ELONGATION', 'NOT_WORD', 'POLICIES', 'TRAIN_KEYS', 'NOT_ALNUM', 'normalize_unicode', 'strip_controls',
+           'unescape_html', 'strip_tags', 'mask_urls', 'mask_users', 'remove_emojis', 'emojis_to_words',
+           'shorten_elongations', 'strip_punctuation', 'normalize_whitespace', 'clean_text', 'dedup_key',
+           'find_duplicates', 'text_keys', 'write_train_keys', 'read_train_keys', 'split_rows', 'draw_rows',
+           'add_dedup_keys', 'letters_key', 'exclude_texts', 'mark_in_train', 'deduplicate', 'split_train',
            'write_splits', 'prepare_data']
 
 # %% ../nbs/05_cleaning.ipynb #f2ae3e36
-import html, re, unicodedata
+import hashlib, html, re, unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import lru_cache
@@ -19,7 +20,7 @@ from pathlib import Path
 import emoji, regex
 import numpy as np
 from tqdm import tqdm
-from .core import InputError, atomic_folder, sha256_file, write_json
+from .core import InputError, atomic_folder, sha256_file, verify_checksums, write_json
 
 # %% ../nbs/05_cleaning.ipynb #326ce03d
 MARKS = regex.compile(r'(\p{M}{30})\p{M}+') # More than 30 marks in a row
@@ -198,6 +199,32 @@ def find_duplicates(
             kinds['keep'].append(rows[0])
             kinds['copies'] += rows[1:]
     return kinds
+
+# %% ../nbs/05_cleaning.ipynb #d1d7e11a
+TRAIN_KEYS = 'train_keys.npy' # File of a model folder
+
+def text_keys(
+    texts:list[str], # Raw texts
+) -> np.ndarray: # (n_texts,), unsigned integers of 64 bits
+    "A hash of each text's `dedup_key`"
+    digests = b''.join(hashlib.blake2b(dedup_key(t).encode('utf-8', 'replace'), digest_size=8).digest() for t in texts)
+    return np.frombuffer(digests, '<u8')
+
+def write_train_keys(
+    folder:str|Path, # A model folder that is being written
+    texts:list[str], # What it was trained and calibrated on
+):
+    "Keep the keys of the training texts in a model folder"
+    np.save(Path(folder)/TRAIN_KEYS, np.unique(text_keys(texts)), allow_pickle=False)
+
+def read_train_keys(
+    folder:str|Path, # A model folder
+) -> np.ndarray|None: # Keys of the training texts, those of an ensemble's members together; None if a folder has none
+    "The keys of the texts that a model was trained and calibrated on"
+    members = sorted((Path(folder)/'members').glob('*')) or [Path(folder)]
+    if not all((m/TRAIN_KEYS).is_file() for m in members): return None
+    for m in members: verify_checksums(m, [TRAIN_KEYS])
+    return np.unique(np.concatenate([np.load(m/TRAIN_KEYS, allow_pickle=False) for m in members]))
 
 # %% ../nbs/05_cleaning.ipynb #a5de8e9d
 def _split_off(rows, n, labels, by, values, seed):

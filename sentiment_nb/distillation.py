@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from tokenizers import Tokenizer
 from tqdm import tqdm
 from .calibration import calibrate
-from .cleaning import dedup_key
+from .cleaning import dedup_key, write_train_keys
 from .core import InputError, ModelRecord, atomic_folder, batched
 from .data import data_record, load_splits, text_domains
 from .inference import Predictor, pad_batch, token_ids
@@ -122,13 +122,14 @@ def _teacher_probs(predictor, texts):
     batches = tqdm(list(batched(texts, 1024)), desc='predicting with the teacher', disable=None)
     return np.concatenate([predictor.predict_proba(b) for b in batches])
 
-def _save_student(net, record, teacher, out, n_texts):
+def _save_student(net, record, teacher, out, texts, validation_texts):
     "Write the student's model folder, with the teacher's tokenizer"
     with atomic_folder(out) as tmp:
         (tmp/'onnx').mkdir()
         trace_to_onnx(net, tmp/'onnx'/'model.onnx')
         shutil.copyfile(Path(teacher)/'tokenizer.json', tmp/'tokenizer.json')
-        finish_model_folder(tmp, record, Path(out).name, n_texts)
+        write_train_keys(tmp, texts + validation_texts)
+        finish_model_folder(tmp, record, Path(out).name, len(texts))
 
 def distill_model(
     teacher:str|Path, # Model folder of an encoder, with its ONNX files
@@ -164,5 +165,5 @@ def distill_model(
         teacher_record.max_length, teacher_record.truncation,
         seed=seed, data=prepared, settings=settings, metrics=metrics)
     calibrate(record, logits, labels, text_domains(validation))
-    _save_student(net, record, teacher, out, len(texts))
+    _save_student(net, record, teacher, out, texts, validation['text'][:])
     return Path(out)

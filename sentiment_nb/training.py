@@ -42,7 +42,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import get_last_checkpoint
 from .calibration import calibrate
-from .cleaning import clean_text, prepare_data
+from .cleaning import clean_text, prepare_data, write_train_keys
 from .core import LABELS, InputError, ModelRecord, atomic_folder, cache_dir, check_hub, encode
 from .core import linear_logits, verify_checksums, write_checksums, write_json
 from .data import data_record, load_prepared, load_splits, locate_in_wheel, map_labels, normalize_label
@@ -476,12 +476,14 @@ def train_transformer(
         set_seed(seed)
         net,tokenizer = load_pretrained(encoder, labels, max_length)
         if freeze_layers is not None: freeze(net, freeze_layers)
-        train = tokenize(subsample(splits['train'], limit, balanced, seed), tokenizer, record)
+        rows = subsample(splits['train'], limit, balanced, seed)
+        train = tokenize(rows, tokenizer, record)
         validation = tokenize(splits['validation'], tokenizer, record)
         checkpoint = find_checkpoint(checkpoints, _run_settings(record), resume)
         arguments = make_arguments(checkpoints, rate, epochs, batch_size, seed, report_to, bf16)
         trainer = make_trainer(net, tokenizer, arguments, train, validation, class_weights, patience, callbacks)
         record.metrics = {'validation': fit_trainer(trainer, checkpoint)}
+        write_train_keys(tmp, rows['text'][:] + splits['validation']['text'][:])
         save_transformer(tmp, trainer, record, out.name, text_domains(splits['validation']))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return out
@@ -664,6 +666,7 @@ def train_linear(
         record.settings = {'weighting': weighting, 'C': C, 'limit': limit}
         record.metrics = {'validation': compute_metrics(val_labels, logits)}
         calibrate(record, logits, val_labels, text_domains(val))
+        write_train_keys(tmp, train['text'][:] + val['text'][:])
         finish_model_folder(tmp, record, Path(out).name, len(train_texts)+len(val_texts))
     return Path(out)
 
@@ -713,7 +716,8 @@ def train_linear_probe(
         with _quiet():
             encoder = AutoModel.from_pretrained(folder, attn_implementation='eager', use_safetensors=True,
                 trust_remote_code=False).eval()
-        train = tokenize(subsample(splits['train'], limit, seed=seed), tokenizer, record)
+        rows = subsample(splits['train'], limit, seed=seed)
+        train = tokenize(rows, tokenizer, record)
         val = tokenize(splits['validation'], tokenizer, record)
         y = np.array(train['labels'][:])
         y_val = np.array(val['labels'][:])
@@ -727,6 +731,7 @@ def train_linear_probe(
         (tmp/'onnx').mkdir()
         trace_to_onnx(_Pooled(encoder, _torch_head(regression)), tmp/'onnx'/'model.onnx')
         tokenizer.save_pretrained(tmp)
+        write_train_keys(tmp, rows['text'][:] + splits['validation']['text'][:])
         finish_model_folder(tmp, record, Path(out).name, len(y))
     return Path(out)
 

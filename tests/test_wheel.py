@@ -114,11 +114,11 @@ def model_wheel(tmp_path_factory):
     return next(out.glob('*.whl'))
 
 def test_model_wheel_is_data(model_wheel):
-    "The int8 file, tokenizer, record, card and hashes; an empty module; the terms of the training data; no more than 26 MB"
+    "The int8 file, tokenizer, record, card, keys of the training texts and hashes; an empty module; the terms of the training data; no more than 26 MB"
     with zipfile.ZipFile(model_wheel) as z:
         names = [n for n in z.namelist() if '.dist-info/' not in n]
         card = z.read('sentiment_nb_model/model/README.md').decode()
-    files = ('README.md', 'SHA256SUMS', 'onnx/model_int8.onnx', 'sentiment_nb.json', 'tokenizer.json')
+    files = ('README.md', 'SHA256SUMS', 'onnx/model_int8.onnx', 'sentiment_nb.json', 'tokenizer.json', 'train_keys.npy')
     assert set(names)=={'sentiment_nb_model/__init__.py', *(f'sentiment_nb_model/model/{f}' for f in files)}
     assert 'CC BY-NC-SA 4.0' in card and model_wheel.stat().st_size<=26*2**20
     assert model_wheel.name.startswith(f'sentiment_nb_model-{FORMAT}.')
