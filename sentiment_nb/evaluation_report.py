@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['predict_all', 'short_scores', 'warn_seen', 'two_class_accuracy', 'score_domains', 'evaluate_model', 'format_results',
            'format_domains', 'format_report', 'predictions_frame', 'card_metadata', 'card_sections', 'format_card',
-           'write_report', 'read_report', 'update_model_card']
+           'write_report', 'read_report', 'update_model_card', 'evaluate_file', 'find_suspects']
 
 # %% ../nbs/10_evaluation_report.ipynb #4425979e
 import json, os, textwrap, warnings
@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import skops.io
+from cleanlab.rank import get_label_quality_scores
 from huggingface_hub import EvalResult, ModelCardData
 from sklearn.metrics import classification_report
 from tqdm import tqdm
@@ -25,7 +26,7 @@ from .cleaning import clean_text
 from .core import InputError, ModelRecord, atomic_folder, batched, check_probs
 from .core import linear_logits, sha256_file, verify_checksums, wilson_interval
 from .core import write_checksums, write_json, write_text
-from .data import data_record, label_indices, load_prepared, split_hash, text_domains
+from .data import data_record, label_indices, load_prepared, load_source, split_hash, text_domains
 from .evaluation import confusion_matrix, describe_comparison, evaluate_probs, extract_vocabulary, format_p
 from .evaluation import majority_probs, metric_intervals, text_losses
 from .evaluation import plot_confusion_matrix, plot_roc, plot_slices
@@ -201,6 +202,10 @@ def _conformal_scores(thresholds, probs, labels):
     sets = conformal_summary(probs, labels, thresholds).loc[['0.90','0.95','0.99']].astype(object)
     return {'conformal': sets.where(sets.notna(), None).to_dict('index')} # JSON has no NaN
 
+def _own_columns(ds):
+    "The columns that a source brought beside text and label"
+    return {c: ds[c][:] for c in ds.column_names if c not in ('text','label','clean','in_train')}
+
 # %% ../nbs/10_evaluation_report.ipynb #10e0000a
 def evaluate_model(
     predictor:object, # Anything with `predict_proba(texts)`, `record`, `name` and `engine`, for instance a `Predictor`
@@ -243,7 +248,9 @@ def evaluate_model(
     metrics |= _training_domains(record)
     metrics |= _without_copies(ds, probs, labels)
     metrics |= _conformal_scores(record.conformal, probs, labels)
-    if out: write_report(out, metrics, probs, labels, names, texts, *_describe_record(record), spreadsheet)
+    if out:
+        about = _describe_record(record)
+        write_report(out, metrics, probs, labels, names, texts, *about, spreadsheet, _own_columns(ds))
     return metrics
 
 # %% ../nbs/10_evaluation_report.ipynb #ae3b431e
@@ -342,6 +349,24 @@ def _describe_training_domains(metrics):
     return (f"The training texts came from {sources}; the model never saw texts of other domains{examples}: "
         "try it on a labelled sample of them first.")
 
+def _describe_others(metrics):
+    "What the model says to texts whose label it does not know, and how often it gives a label that the file lacks"
+    sentences = []
+    for label,answers in metrics.get('other_labels', {}).items():
+        counts = ', '.join(f'{n:,} {name}' for name,n in answers.items())
+        sentences.append(f"{sum(answers.values()):,} texts are labelled {label}, which the model does not know; it calls them: {counts}.")
+    for name,n in metrics.get('absent', {}).items():
+        sentences.append(f"No text of the file is labelled {name}; the model calls {n:,} so, which are scored by its next best answer.")
+    return ' '.join(sentences)
+
+def _format_by(metrics):
+    "Accuracy for each value of a column, in aligned columns"
+    rows = []
+    for column,values in metrics['by'].items():
+        rows += [(_shorten(f'{column}: {value}', 40), scores) for value,scores in values.items()]
+    width = max(len(name) for name,_ in rows)
+    return '\n'.join(f"{name:<{width}}  {s['n']:>7,}  {_format_score(s['accuracy'])}" for name,s in rows)
+
 # %% ../nbs/10_evaluation_report.ipynb #93730898
 def _count_to_rows(cm):
     "Labels and predictions that have this confusion matrix, (2, n_texts)"
@@ -354,9 +379,11 @@ def format_report(
     "Table, comparisons, calibration, domains and classification report, for a terminal"
     sentences = [describe_comparison(b) for b in metrics['baselines'].values()]
     sentences += [describe_calibration(metrics['calibration']), describe_conformal(metrics)]
-    sentences += [_describe_two_class(metrics), _describe_training_domains(metrics), _describe_domains(metrics)]
+    sentences += [_describe_two_class(metrics), _describe_training_domains(metrics), _describe_others(metrics)]
+    sentences.append(_describe_domains(metrics))
     paragraphs = [textwrap.fill(s, 80) for s in sentences if s]
     if metrics.get('domains'): paragraphs.append(format_domains(metrics))
+    if metrics.get('by'): paragraphs.append(_format_by(metrics))
     names = metrics['labels']
     labels,preds = _count_to_rows(np.array(metrics['confusion_matrix']))
     classes = range(len(names))
@@ -370,7 +397,8 @@ def predictions_frame(
     names:list[str], # Class names in the order of the columns
     texts:list[str], # Raw texts
     spreadsheet:bool=False, # Escape texts that a spreadsheet would run as a formula; by default they are kept unchanged
-) -> pd.DataFrame: # text, label, predicted, confidence, and `prob_NAME` for each class
+    columns:dict[str,list]|None=None, # Further columns of the file; one whose name is taken is left out
+) -> pd.DataFrame: # text, label, predicted, confidence, `prob_NAME` for each class, and the further columns
     "One row for each text, classes by name"
     name_of = np.array(names)
     table = pd.DataFrame({'text': [escape_formula(t) for t in texts] if spreadsheet else list(texts)})
@@ -378,6 +406,8 @@ def predictions_frame(
     table['predicted'] = name_of[probs.argmax(-1)]
     table['confidence'] = probs.max(-1)
     for i,name in enumerate(names): table[f'prob_{name}'] = probs[:,i]
+    for name,values in (columns or {}).items():
+        if name not in table: table[name] = values
     return table
 
 # %% ../nbs/10_evaluation_report.ipynb #cbb4675b
@@ -562,11 +592,12 @@ def write_report(
     card:dict|None=None, # Further fields of the hub's metadata, for instance `library_name`
     about:dict[str,str]|None=None, # Lines about the model, for the card
     spreadsheet:bool=False, # Escape texts that a spreadsheet would run as a formula; by default they are kept unchanged
+    columns:dict[str,list]|None=None, # Further columns of the file for the two tables
 ) -> Path: # The folder: report.md, metrics.json, four figures, predictions.csv, misclassified.csv
     "Write a report folder on these predictions, all or nothing"
     probs,labels = check_probs(probs, labels, names, texts)
     _check_metrics(metrics, probs, labels)
-    table = predictions_frame(probs, labels, names, texts, spreadsheet)
+    table = predictions_frame(probs, labels, names, texts, spreadsheet, columns)
     wrong = table[table.label!=table.predicted].sort_values('confidence', ascending=False, kind='stable')
     with atomic_folder(out, marker='metrics.json') as tmp:
         write_json(tmp/'metrics.json', metrics)
@@ -612,11 +643,130 @@ def update_model_card(
     metrics:dict, # From `evaluate_model`
     record:ModelRecord, # Of that model
 ) -> bool: # Whether the card was replaced
-    "Replace a model's card if the scores are of the whole test split of its own data and the folder is writable; returns whether it did"
+    "Put the scores into a model's card and record if they are of the whole test split of its own data; returns whether it did"
     data = metrics['data']
     if metrics['split']!='test' or not _trained_on(record, data): return False
     n_test = sum(data_record(data)['rows']['test'].values())
     if metrics['n']<n_test or not os.access(folder, os.W_OK): return False
     write_text(Path(folder)/'README.md', format_card(metrics, *_describe_record(record), figures=False))
+    record.metrics['test_confusion'] = metrics['confusion_matrix']
+    record.save(folder)
     write_checksums(folder)
     return True
+
+# %% ../nbs/10_evaluation_report.ipynb #21f10002
+def _judged_rows(splits, limit):
+    "The test split or the only one; where a column `part` says `test`, these rows; with `limit` a random part"
+    rows = splits['test'] if 'test' in splits else splits['train']
+    if 'part' in rows.column_names:
+        is_test = [str(part).strip().casefold()=='test' for part in rows['part'][:]]
+        if any(is_test): rows = rows.select(np.flatnonzero(is_test))
+    return rows.shuffle(seed=0).select(range(min(limit, len(rows)))) if limit else rows
+
+def _model_classes(rows, names):
+    "Class of each row among those of the model, -1 for a label that it does not know"
+    order = np.array([names.index(n) if n in names else -1 for n in rows.features['label'].names])
+    return order[np.array(rows['label'][:])]
+
+def _keep_classes(probs, present):
+    "Probabilities of the classes that occur, so that rows sum to 1 again"
+    kept = np.maximum(probs[:,present], 1e-12)
+    return kept/kept.sum(1, keepdims=True)
+
+def _count_answers(names, preds): return {names[k]: int(n) for k,n in sorted(Counter(preds.tolist()).items())}
+
+def _other_labels(rows, classes, preds, names):
+    "For each label that the model does not know how often it gave which answer"
+    given = np.array([rows.features['label'].int2str(int(k)) for k in rows['label'][:]])
+    return {label: _count_answers(names, preds[given==label]) for label in sorted(set(given[classes<0].tolist()))}
+
+def _score_by(rows, hits, columns):
+    "Number of texts and accuracy for each value of each column"
+    tables = {}
+    for c in columns or []:
+        if c not in rows.column_names:
+            raise InputError(f"there is no column {c!r}, but {', '.join(rows.column_names)}", option='by')
+        values = np.array([str(v) for v in rows[c][:]], dtype=object)
+        counts = Counter(values).most_common()
+        tables[c] = {v: dict(n=n, accuracy=_share_interval(hits[values==v])) for v,n in counts}
+    return tables
+
+# %% ../nbs/10_evaluation_report.ipynb #21f10003
+def _file_baselines(baselines, texts, names, present):
+    "Probabilities of the baselines on the texts of a file"
+    reports = [b for b in baselines or [] if isinstance(b, (str, Path))]
+    predictors = [b for b in baselines or [] if not isinstance(b, (str, Path))]
+    answers = [read_report(r, texts, [names[k] for k in present]) for r in reports]
+    for p in predictors:
+        name,kind,probs = _predict_baseline(p, texts, names)
+        answers.append((name, kind, _keep_classes(probs, present)))
+    return _name_baselines(answers)
+
+def _wilson_accuracy(accuracy, n):
+    "Accuracy with Wilson's interval, which few texts do not make too narrow"
+    low,high = wilson_interval(accuracy, n)
+    return dict(value=accuracy, low=float(low), high=float(high))
+
+def evaluate_file(
+    predictor:object, # Anything with `predict_proba(texts)`, `record`, `name` and `engine`, for instance a `Predictor`
+    source:str|Path, # A table with texts and labels, or another source of `load_source`
+    by:list[str]|None=None, # Columns: accuracy for each of their values
+    limit:int|None=None, # Score this many texts, drawn at random; None: all
+    baselines:list|None=None, # Predictors, or report folders on the same file, beside majority and VADER
+    out:str|Path|None=None, # Report folder to write; None: none
+    spreadsheet:bool=False, # In its CSV files, escape texts that a spreadsheet would run as a formula
+    text_column:str|None=None, # None looks for a usual name
+    label_column:str|None=None, # None looks for a usual name
+    labels:dict[str,str]|None=None, # From the file's spelling to negative, neutral, positive
+) -> dict: # As from `evaluate_model`; also `other_labels`, `absent` (answers that no label of the file is) and `by`
+    "Scores of a model on the labelled texts of a file, which need not be prepared"
+    splits = load_source(source, text_column=text_column, label_column=label_column, labels=labels)
+    rows = _judged_rows(splits, limit)
+    names = predictor.record.labels
+    classes = _model_classes(rows, names)
+    present = np.unique(classes[classes>=0])
+    if len(present)<2: raise InputError(f"{source} has {' and '.join(names[k] for k in present) or 'no'} texts alone among the "
+        f"model's {', '.join(names)}: an accuracy would say nothing; give texts of two classes or more")
+    all_probs = predict_all(predictor, rows['text'][:])
+    scored_rows = rows.select(np.flatnonzero(classes>=0))
+    texts = scored_rows['text'][:]
+    probs = _keep_classes(all_probs[classes>=0], present)
+    truth = np.searchsorted(present, classes[classes>=0])
+    known_names = [names[k] for k in present]
+    majority = majority_probs(truth, len(truth), len(present))
+    others = _file_baselines(baselines, texts, names, present)
+    metrics = evaluate_probs(probs, truth, known_names, texts, {'majority': majority} | others, predictor.name)
+    for scores in metrics, *metrics['baselines'].values():
+        scores['accuracy'] = _wilson_accuracy(scores['accuracy']['value'], len(texts))
+    metrics |= dict(kind=predictor.record.kind, engine=predictor.engine)
+    metrics |= dict(data=str(source), split='all', source=Path(source).name)
+    answers = all_probs.argmax(1)
+    metrics['other_labels'] = _other_labels(rows, classes, answers, names)
+    absent = answers[(classes>=0) & ~np.isin(answers, present)]
+    metrics['absent'] = _count_answers(names, absent)
+    metrics['by'] = _score_by(scored_rows, probs.argmax(1)==truth, by)
+    if out:
+        about = _describe_record(predictor.record)
+        write_report(out, metrics, probs, truth, known_names, texts, *about, spreadsheet, _own_columns(scored_rows))
+    return metrics
+
+# %% ../nbs/10_evaluation_report.ipynb #21f10011
+def find_suspects(
+    predictor:object, # Anything with `predict_proba(texts)`, `record`, `name` and `engine`, not trained on these texts
+    source:str|Path, # A table with texts and labels, or another source of `load_source`
+    text_column:str|None=None, # None looks for a usual name
+    label_column:str|None=None, # None looks for a usual name
+    labels:dict[str,str]|None=None, # From the file's spelling to negative, neutral, positive
+) -> pd.DataFrame: # `row` (the first is 1), `text`, `label`, `predicted`, `quality` (probability of the label), the least first
+    "Labelled texts in the order in which their labels deserve a second look (self-confidence: Northcutt et al. 2021; cleanlab)"
+    rows = load_source(source, text_column=text_column, label_column=label_column, labels=labels)['train']
+    names = predictor.record.labels
+    classes = _model_classes(rows, names)
+    positions = np.flatnonzero(classes>=0)
+    if not len(positions): raise InputError(f"no text of {source} has a label that the model knows: {', '.join(names)}")
+    texts = rows.select(positions)['text'][:]
+    probs = predict_all(predictor, texts)
+    table = pd.DataFrame({'row': positions+1, 'text': texts, 'label': np.array(names)[classes[positions]]})
+    table['predicted'] = np.array(names)[probs.argmax(1)]
+    table['quality'] = get_label_quality_scores(classes[positions], probs, method='self_confidence')
+    return table.sort_values('quality', kind='stable').reset_index(drop=True)
