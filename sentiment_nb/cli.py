@@ -322,6 +322,25 @@ def _print_note(labels):
     note = describe_classes(labels)
     if note: print(note, file=sys.stderr)
 
+def _missing_extra(user, e, extra):
+    "The error for a package that is not installed, with the command that installs it"
+    return InputError(f'{user} needs {e.name}, which is not installed: pip install "sentiment_nb[{extra}]"')
+
+def _open_model(model, api, level):
+    "The model of a folder, or the client of a service, which predicts like one"
+    if not api: return Predictor(find_model(model), level=level)
+    if model: raise InputError(f"give either --model {model} or --api {api}: one of them predicts")
+    if level!=.95: raise InputError(f"a level of {level} cannot be asked of a service, which has its own: leave it out, or give --model")
+    try: from sentiment_nb.client import Client
+    except ModuleNotFoundError as e: raise _missing_extra('--api', e, 'client') from None
+    return Client(api)
+
+def _predict_text(predictor, text, explain):
+    "The prediction of a text, and its evidence or None"
+    if not explain: return predictor.predict(text), None
+    if isinstance(predictor, Predictor): return predictor.predict(text), explain_prediction(predictor, text)
+    return predictor.explain(text)
+
 def predict(
     model:str|None=None, # Model folder; by default $SENTIMENT_NB_MODEL, models/quickstart, or the installed one
     text:str|None=None, # One text
@@ -332,17 +351,17 @@ def predict(
     level:float=.95, # Confidence level of the prediction sets, 0.50 to 0.99; a prediction is uncertain unless its set has exactly one class
     explain:bool=False, # With --text: also the contribution of each word, found by leaving it out
     json:bool=False, # Print one JSON object
+    api:str|None=None, # Address of a running `serve` to ask instead of a model, as http://127.0.0.1:8000; its key is taken from $SENTIMENT_NB_KEY
 ):
     "Label, confidence and probabilities of a text, or of every row of a file"
     _check_input(text, file, out)
-    predictor = Predictor(find_model(model), level=level)
+    predictor = _open_model(model, api, level)
     if file:
         bar = partial(tqdm, desc='predicting', unit='text', disable=None)
         n = predict_file(predictor, file, out, text_column, encoding, bar)
         _print_note(predictor.record.labels)
         return print(_dumps({'rows': n, 'out': out}) if json else f"{n:,} rows written to {out}")
-    prediction = predictor.predict(text)
-    evidence = explain_prediction(predictor, text) if explain else None
+    prediction,evidence = _predict_text(predictor, text, explain)
     if json: return print(_dumps(_prediction_record(predictor, prediction, evidence)))
     print(format_prediction(prediction))
     if evidence: print(*_evidence_lines(prediction.label, evidence), sep='\n')
@@ -466,8 +485,7 @@ def run_app(
         os.environ['SENTIMENT_NB_MODEL'] = str(folder)
     os.environ['SENTIMENT_NB_API'] = api or ''
     try: from sentiment_nb.app import serve_page
-    except ModuleNotFoundError as e:
-        raise InputError(f'the page needs {e.name}, which is not installed: pip install "sentiment_nb[app]"') from None
+    except ModuleNotFoundError as e: raise _missing_extra('the page', e, 'app') from None
     serve_page(host, port)
 
 # %% ../nbs/25_cli.ipynb #7f0b31eb
@@ -606,7 +624,7 @@ def main(
     except (InputError, OSError) as e: return _fail(_error_line(e, func))
     except ModuleNotFoundError as e:
         if e.name.split('.')[0] in ('sentiment_nb','fastcore'): raise
-        return _fail(f'this needs {e.name}, which is not installed: pip install "sentiment_nb[train]"')
+        return _fail(f"{_missing_extra('this', e, 'train')}")
     except KeyboardInterrupt:
         resume = '. The same command with --resume goes on from the last checkpoint' if func is train else ''
         print(f'\ninterrupted; nothing half-written is left{resume}', file=sys.stderr)
