@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['ENGINES', 'FLOAT_TOLERANCE', 'AGREEMENT', 'SURE_AGREEMENT', 'SURE_MARGIN', 'ACCURACY_LOSS', 'token_ids', 'pad_batch',
            'pack_batches', 'count_cpus', 'choose_engine', 'Prediction', 'describe_classes', 'Predictor', 'has_vnni',
-           'word_spans', 'Attribution', 'explain', 'highlight', 'explain_gradients', 'predict_file', 'prune_to_cls',
-           'calibrate_ranges', 'replace_quantizers', 'fuse_matmuls', 'feed_forward_products', 'channel_maxima',
-           'smooth_activations', 'apply_static_ranges', 'quantize', 'compare_logits', 'export_onnx', 'export_model',
-           'format_engine', 'exported_quickstart']
+           'word_spans', 'Attribution', 'leave_one_out', 'score_spans', 'explain', 'highlight', 'explain_gradients',
+           'predict_file', 'prune_to_cls', 'calibrate_ranges', 'replace_quantizers', 'fuse_matmuls',
+           'feed_forward_products', 'channel_maxima', 'smooth_activations', 'apply_static_ranges', 'quantize',
+           'compare_logits', 'export_onnx', 'export_model', 'format_engine', 'exported_quickstart']
 
 # %% ../nbs/14_inference.ipynb #19503e0c
 import csv, hashlib, html, json, logging, os, platform, re, shutil, warnings
@@ -425,6 +425,25 @@ class Attribution:
     end:int # Position after its last character
     score:float # Log-odds of the predicted class that are lost without it; below 0 it speaks against the class
 
+def leave_one_out(
+    text:str, # Uncleaned
+    max_spans:int=64, # Greatest number of spans
+) -> tuple[list[tuple[int,int]],list[str]]: # The spans, and the text without each of them
+    "What has to be predicted, beside the text itself, to explain its prediction"
+    spans = word_spans(text, max_spans)
+    return spans, [text[:a]+text[b:] for a,b in spans]
+
+def score_spans(
+    text:str, # The text that was explained
+    spans:list[tuple[int,int]], # From `leave_one_out`
+    probs:np.ndarray, # Of the text and of its variants, (n_spans+1, n_classes)
+) -> list[Attribution]: # In the order of the text
+    "Attributions from the predictions of a text and its variants"
+    p = np.clip(probs[:,probs[0].argmax()], 1e-9, 1-1e-9)
+    log_odds = np.log(p/(1-p))
+    scores = log_odds[0] - log_odds[1:]
+    return [Attribution(text[a:b], a, b, float(score)) for (a,b),score in zip(spans, scores)]
+
 def explain(
     predictor:'Predictor', # A loaded model
     text:str, # Uncleaned
@@ -437,14 +456,8 @@ def explain(
     'wonderful!'
     ```
     """
-    spans = word_spans(*_check_texts([text]), max_spans)
-    variants = [text[:a]+text[b:] for a,b in spans]
-    probs = predictor.predict_proba([text, *variants])
-    predicted = probs[0].argmax()
-    p = np.clip(probs[:,predicted], 1e-9, 1-1e-9)
-    log_odds = np.log(p/(1-p))
-    scores = log_odds[0] - log_odds[1:]
-    return [Attribution(text[a:b], a, b, float(score)) for (a,b),score in zip(spans, scores)]
+    spans,variants = leave_one_out(*_check_texts([text]), max_spans)
+    return score_spans(text, spans, predictor.predict_proba([text, *variants]))
 
 # %% ../nbs/14_inference.ipynb #6db1089b
 def _colour(score, strongest):

@@ -323,11 +323,11 @@ def test_slow_bodies(tiny, tmp_path):
             c.close()
         assert well(s)
 
-def busy(s, n):
+def busy(s, n, *more):
     "Connections that have just sent a batch of 128 texts"
     body = json.dumps({'texts': [f'{i} ' + 'word '*40 for i in range(MAX_TEXTS)]}).encode()
     connections = [socket.create_connection(('127.0.0.1', s.port)) for _ in range(n)]
-    for c in connections: c.sendall(head('/predict/batch', len(body), 'Connection: close') + body)
+    for c in connections: c.sendall(head('/predict/batch', len(body), 'Connection: close', *more) + body)
     return connections
 
 def answered(c):
@@ -353,11 +353,17 @@ def test_hang_up_frees_the_place(service):
     assert well(service)
 
 def test_full_queue(tiny, tmp_path):
-    "By one rule for one text and for many: 503 and when to come again; those inside are answered; soon all is as before"
-    with running(tiny.model, tmp_path, MAX_WAIT=.05, RATE_LIMIT='none') as s:
-        crowd = busy(s, 12)
-        until(lambda: metric(s, 'queue_seconds')>.05)
+    "By one rule for one text and for many: 503 and when to come again, but for whoever filled it; soon all is as before"
+    (heavy, digest), (light, other) = new_key(), new_key()
+    keys = {name: f'X-API-Key: {key}' for name,key in (('heavy', heavy), ('light', light))}
+    with running(tiny.model, tmp_path, MAX_WAIT=.05, RATE_LIMIT='none', API_KEYS=f'{digest},{other}') as s:
+        s.client.headers['X-API-Key'] = heavy
+        def light_post(): return s.client.post('/predict', json={'text': 'a'}, headers={'X-API-Key': light})
+        crowd = busy(s, 12, keys['heavy'])
+        until(lambda: metric(s, 'queue_seconds')>.1)
         one = s.client.post('/predict', json={'text': 'a'})
+        beside = [light_post().status_code for _ in range(5)]
+        assert metric(s, 'queue_texts')>0 and beside==[200]*5, 'the heavy client was done before anything could be seen'
         responses = [answered(c) for c in crowd]
         assert one.status_code==503 and int(one.headers['retry-after'])>=1
         assert one.json()['error']['type']=='unavailable'
