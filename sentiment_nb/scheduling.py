@@ -216,7 +216,9 @@ async def explain(self:Batcher,
 def _as_exception(e):
     "An exception that a task can raise: itself, or one that names what is none, such as a panic of Rust"
     if isinstance(e, Exception): return e
-    return RuntimeError(type(e).__name__).with_traceback(e.__traceback__)
+    error = RuntimeError(type(e).__name__)
+    error.__cause__ = e
+    return error
 
 @patch
 def _predict(self:Batcher, texts):

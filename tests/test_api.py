@@ -352,24 +352,54 @@ def test_hang_up_frees_the_place(service):
     until(lambda: metric(service, 'queue_texts')==0 and '"status": 499' in service.log.read_text())
     assert well(service)
 
-def test_full_queue(tiny, tmp_path):
+@pytest.fixture(scope='module')
+def pair(tiny, tmp_path_factory):
+    "A service with a short queue and two clients: `client` has the key of the heavy one"
+    keys, digests = zip(new_key(), new_key())
+    with running(tiny.model, tmp_path_factory.mktemp('pair'), MAX_WAIT=.05, RATE_LIMIT='none', API_KEYS=','.join(digests)) as s:
+        s.heavy, s.light = keys
+        s.client.headers['X-API-Key'] = s.heavy
+        yield s
+
+def light_statuses(s, n=5, **request):
+    "Of requests of the light client"
+    request = request or {'json': {'text': 'a'}}
+    return [s.client.post('/predict', headers=JSON | {'X-API-Key': s.light}, **request).status_code for _ in range(n)]
+
+def test_full_queue(pair):
     "By one rule for one text and for many: 503 and when to come again, but for whoever filled it; soon all is as before"
-    (heavy, digest), (light, other) = new_key(), new_key()
-    keys = {name: f'X-API-Key: {key}' for name,key in (('heavy', heavy), ('light', light))}
-    with running(tiny.model, tmp_path, MAX_WAIT=.05, RATE_LIMIT='none', API_KEYS=f'{digest},{other}') as s:
-        s.client.headers['X-API-Key'] = heavy
-        def light_post(): return s.client.post('/predict', json={'text': 'a'}, headers={'X-API-Key': light})
-        crowd = busy(s, 12, keys['heavy'])
-        until(lambda: metric(s, 'queue_seconds')>.1)
-        one = s.client.post('/predict', json={'text': 'a'})
-        beside = [light_post().status_code for _ in range(5)]
-        assert metric(s, 'queue_texts')>0 and beside==[200]*5, 'the heavy client was done before anything could be seen'
-        responses = [answered(c) for c in crowd]
-        assert one.status_code==503 and int(one.headers['retry-after'])>=1
-        assert one.json()['error']['type']=='unavailable'
-        assert {status for status,_ in responses}=={200, 503}
-        assert all(b'retry-after: ' in b for status,b in responses if status==503)
-        until(lambda: well(s), 2)
+    crowd = busy(pair, 12, f'X-API-Key: {pair.heavy}')
+    until(lambda: metric(pair, 'queue_seconds')>.1)
+    one = pair.client.post('/predict', json={'text': 'a'})
+    beside = light_statuses(pair)
+    assert metric(pair, 'queue_texts')>0 and beside==[200]*5, 'the heavy client was done before anything could be seen'
+    responses = [answered(c) for c in crowd]
+    assert one.status_code==503 and int(one.headers['retry-after'])>=1
+    assert one.json()['error']['type']=='unavailable'
+    assert {status for status,_ in responses}=={200, 503}
+    assert all(b'retry-after: ' in b for status,b in responses if status==503)
+    until(lambda: well(pair), 2)
+
+def test_explanation_ends_when_its_client_leaves(pair):
+    "Its parts stand in the queue, and leave it"
+    body = json.dumps({'text': ('word '*1000)[:5000], 'explain': True}).encode()
+    connections = [connect(pair, head('/predict', len(body), f'X-API-Key: {pair.heavy}') + body) for _ in range(4)]
+    until(lambda: metric(pair, 'queue_texts')>64)
+    assert light_statuses(pair)==[200]*5
+    for c in connections: c.close()
+    until(lambda: metric(pair, 'queue_texts')==0, 2)
+    until(lambda: well(pair), 2)
+
+def test_uploads_that_never_end(pair):
+    "Seventy of one client, each a byte short of the limit: the other's long body is still read"
+    upload = head('/predict', 1_000_000, f'X-API-Key: {pair.heavy}') + b' '*999_999
+    connections = [connect(pair, upload) for _ in range(70)]
+    try:
+        until(lambda: '"status": 503' in pair.log.read_text())
+        assert light_statuses(pair, 1, content=b'{"text": "good"' + b' '*900_000 + b'}')==[200]
+    finally:
+        for c in connections: c.close()
+    until(lambda: well(pair))
 
 def test_deadline(tiny, tmp_path):
     "A request that has waited too long gets a 504"
@@ -530,14 +560,22 @@ def test_keys(tiny, tmp_path):
         assert not [k for k in (one, two, digest, other) if k in log] and 'ANYBODY' not in log
 
 def test_rate_is_counted_for_each_key(tiny, tmp_path):
+    "In tokens; each response tells what is left, and a request that can never fit is not told to wait"
     one, digest = new_key()
     two, other = new_key()
-    with running(tiny.model, tmp_path, API_KEYS=f'{digest},{other}', RATE_LIMIT='10/minute') as s:
+    with running(tiny.model, tmp_path, API_KEYS=f'{digest},{other}', RATE_LIMIT='80/minute') as s:
         def post(key, n): return s.client.post('/predict/batch', json={'texts': ['a']*n}, headers={'X-API-Key': key})
-        assert [post(one, n).status_code for n in (4, 5, 2)]==[200, 200, 429]
-        rejected = post(one, 2)
-        assert 1<=int(rejected.headers['retry-after'])<=60 and rejected.json()['error']['type']=='rate_limited'
+        responses = [post(one, n) for n in (4, 9, 14)] # ten tokens for each request, two for each text
+        assert [r.status_code for r in responses]==[200, 200, 429]
+        assert responses[0].headers['ratelimit-policy']=='"tokens";q=80;qu="tokens";w=60'
+        left = [int(re.match(r'"tokens";r=(\d+);t=\d+$', r.headers['ratelimit'])[1]) for r in responses]
+        assert left[0]>left[1]>left[2]
+        rejected = post(one, 9)
+        assert 1<=int(rejected.headers['retry-after'])<=120 and rejected.json()['error']['type']=='rate_limited'
+        assert rejected.headers['ratelimit'].endswith(f";t={rejected.headers['retry-after']}")
         assert post(two, 9).status_code==200
+        never = post(two, 40)
+        assert never.status_code==422 and 'retry-after' not in never.headers and '80' in never.json()['error']['message']
 
 def test_browsers_are_kept_out_unless_let_in(service, tiny, tmp_path):
     origin = {'Origin': 'https://example.org'}
@@ -562,7 +600,7 @@ def test_open_service_warns(tiny, tmp_path):
 # What breaks
 
 def poisoned(tiny, folder):
-    "A copy of the tiny model, float engine only, that answers NaN wherever a text holds the word zebra"
+    "A copy of the tiny model, float engine only, that answers NaN wherever a text holds the word zebra, and panics at aaa…!"
     import shutil
     import numpy as np
     import onnx
@@ -578,6 +616,10 @@ def poisoned(tiny, folder):
     rows[tokenizer.token_to_id('zebra')] = np.nan
     table.CopyFrom(numpy_helper.from_array(rows, table.name))
     onnx.save(graph, str(folder/'onnx'/'model.onnx'))
+    file = json.loads((folder/'tokenizer.json').read_text())
+    gives_up = {'type': 'Split', 'pattern': {'Regex': '(a+)+$'}, 'behavior': 'Isolated', 'invert': False}
+    file['pre_tokenizer'] = {'type': 'Sequence', 'pretokenizers': [gives_up, file['pre_tokenizer']]}
+    (folder/'tokenizer.json').write_text(json.dumps(file))
     record = ModelRecord.load(folder)
     record.engines = {k: v for k,v in record.engines.items() if k!='int8'}
     record.save(folder)
@@ -587,17 +629,18 @@ def poisoned(tiny, folder):
 def test_nan_is_an_error_and_harms_nobody_else(tiny, tmp_path):
     "A text on which the model fails gets 500, its neighbours in the batch their answers, and the log neither text nor message"
     with running(poisoned(tiny, tmp_path/'m'), tmp_path, MAX_WAIT=1e6) as s:
-        texts = [f'{GOOD} {i}' + ' zebra quokka'*(i==7) for i in range(20)]
+        texts = [f'{GOOD} {i}' + ' zebra quokka'*(i==7) + f' {"a"*30}!'*(i==11) for i in range(20)]
         responses = in_a_loop(post_all(s, texts))
-        assert [r.status_code for r in responses]==[500 if i==7 else 200 for i in range(20)]
+        assert [r.status_code for r in responses]==[500 if i in (7, 11) else 200 for i in range(20)]
+        for _ in range(2): assert s.client.post('/predict', json={'text': texts[11]}).status_code==500 # more than there are threads
         error = responses[7].json()['error']
         request_id = responses[7].headers['x-request-id']
         assert error['type']=='model_failed' and request_id in error['message']
-        assert s.client.post('/predict', json={'text': 'a zebra', 'explain': True}).status_code==500 and well(s)
+        assert s.client.post('/predict', json={'text': 'a zebra here', 'explain': True}).status_code==500 and well(s)
         until(lambda: s.log.read_text().count('RuntimeError')>1)
         log = s.log.read_text()
-        assert request_id in log and 'inference.py' in log
-        assert not [w for w in ('zebra', 'quokka', 'love') if w in log]
+        assert request_id in log and 'inference.py' in log and '"error": "PanicException"' in log
+        assert not [w for w in ('zebra', 'quokka', 'love', 'aaaa') if w in log]
 
 QUOTING = '''
 from sentiment_nb import api
