@@ -541,7 +541,7 @@ def test_keys(tiny, tmp_path):
     "From the environment and from a file; everything but three paths asks for one"
     one, digest = new_key()
     two, other = new_key()
-    (tmp_path/'keys').write_text(f'# ours\n{other}  # Bert\n')
+    (tmp_path/'keys').write_text(f'{other}  # Bert\n# that is all', encoding='utf-8-sig')
     with running(tiny.model, tmp_path, API_KEYS=digest, API_KEYS_FILE=tmp_path/'keys') as s:
         for path in sorted(PATHS | {'/nowhere', '/livez/', '/predict/'}):
             assert s.client.get(path).status_code==(200 if path in PUBLIC_PATHS else 401), path
@@ -553,8 +553,8 @@ def test_keys(tiny, tmp_path):
             response = s.client.post('/predict', content='['*20_000, headers=headers)
             assert response.status_code==401 and response.json()['error']['type']=='unauthorized'
             assert response.headers['www-authenticate']=='Bearer'
-        for key in (one, two):
-            assert s.client.post('/predict', json={'text': GOOD}, headers={'X-API-Key': key}).status_code==200
+        for headers in ({'X-API-Key': one}, {'X-API-Key': two}, {'X-API-Key': one, 'Authorization': 'Bearer of another'}):
+            assert s.client.post('/predict', json={'text': GOOD}, headers=headers).status_code==200
         assert json.loads(hub(s.url, GOOD, 1, two)) and hub(s.url, GOOD, 1, 'wrong').startswith('401 ')
         log = s.log.read_text()
         assert not [k for k in (one, two, digest, other) if k in log] and 'ANYBODY' not in log
@@ -589,12 +589,13 @@ def test_browsers_are_kept_out_unless_let_in(service, tiny, tmp_path):
         assert s.client.options('/predict', headers=preflight | other).status_code==400
         assert s.client.post('/predict', headers=origin).headers[allowed]=='https://example.org'
 
-def test_open_service_warns(tiny, tmp_path):
-    "Beyond this machine and without a key"
-    for env,warns in (({}, True), ({'API_KEYS': new_key()[1]}, False)):
+def test_open_service_needs_a_word(tiny, tmp_path, refuses):
+    "Beyond this machine and without a key it starts only where that is meant, and warns; by uvicorn, it answers nobody"
+    beyond = '-m', 'sentiment_nb.cli', 'serve', '--host', '0.0.0.0', '--port'
+    refuses(['serve', '--model', tiny.model, '--host', '0.0.0.0', '--port', 0], 'SENTIMENT_NB_ALLOW_ANONYMOUS', 'sentiment-nb key')
+    for env,warns in (({'ALLOW_ANONYMOUS': 'true'}, True), ({'API_KEYS': new_key()[1]}, False)):
         port = free_port()
-        command = ['-m', 'sentiment_nb.cli', 'serve', '--host', '0.0.0.0', '--port', str(port)]
-        with running(tiny.model, tmp_path, *command, url=f'http://127.0.0.1:{port}', **env) as s:
+        with running(tiny.model, tmp_path, *beyond, str(port), url=f'http://127.0.0.1:{port}', **env) as s:
             assert ('ANYBODY WHO REACHES 0.0.0.0' in s.log.read_text())==warns
 
 # What breaks
@@ -689,9 +690,15 @@ def test_altered_model(tiny, tmp_path, refuses, shell):
 REFUSED = [
     ('--model nowhere', {}, ['nowhere', 'quickstart']),
     ('--port 99999', {}, ['99999', '--port']),
-    ('--host 192.0.2.1', {}, ['192.0.2.1', '--host']),
+    ('--host 192.0.2.1', {'API_KEYS': 'a'*64}, ['192.0.2.1', '--host']),
     ('', {'MAX_BODY': 'much'}, ['SENTIMENT_NB_MAX_BODY', 'much']),
     ('', {'RATE_LIMIT': 'often'}, ['SENTIMENT_NB_RATE_LIMIT', 'often']),
+    ('', {'RATE_LIMIT': '0/minute'}, ['SENTIMENT_NB_RATE_LIMIT', 'at least 1']),
+    ('', {'RATE_LIMIT': '10/minute;5/second'}, ['SENTIMENT_NB_RATE_LIMIT', '5/second']),
+    ('', {'DEADLINE': 'inf'}, ['SENTIMENT_NB_DEADLINE', 'finite']),
+    ('', {'CORS_ORIGINS': 'https://example.org/'}, ['SENTIMENT_NB_CORS_ORIGINS', 'slash']),
+    ('', {'API_KEYS': ',,'}, ['SENTIMENT_NB_API_KEYS', 'nothing in it']),
+    ('', {'API_KEY': 'secret'}, ['SENTIMENT_NB_API_KEY ', 'SENTIMENT_NB_API_KEYS']),
     ('', {'API_KEYS': 'secret'}, ['sentiment-nb key']),
     ('', {'API_KEYS_FILE': '/nowhere'}, ['/nowhere'])]
 
