@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['REQUEST_TOKENS', 'PREFIX', 'Names', 'Seconds', 'OTHER_VARIABLES', 'ERRORS', 'STATUS_DESCRIPTIONS', 'Text',
-           'PUBLIC_PATHS', 'PATHS', 'BODIES', 'logger', 'REMEDY', 'LARGE_BODY', 'LOGGING', 'router', 'COMMON_ERRORS',
-           'POST_ERRORS', 'ENDPOINTS', 'app', 'Settings', 'load_settings', 'ErrorDetail', 'ErrorResponse',
-           'HfErrorResponse', 'error_response', 'describe_errors', 'replace_surrogates', 'PredictRequest',
-           'BatchPredictRequest', 'HfParameters', 'HfRequest', 'PredictResponse', 'BatchPredictResponse', 'Status',
-           'Health', 'HfScore', 'Metrics', 'new_key', 'authenticate', 'client_id', 'RateLimit', 'Service', 'find_path',
-           'is_loopback', 'check_anonymous', 'format_validation_error', 'parse_body', 'check_content', 'Exchange',
-           'ClientDisconnect', 'convert_exception', 'cancel_on_disconnect', 'RequestGuard', 'predict_one',
-           'predict_batch', 'hf', 'home', 'livez', 'readyz', 'metrics', 'lifespan', 'make_app', 'serve_api']
+           'PUBLIC_PATHS', 'DOCS_ASSETS', 'PATHS', 'BODIES', 'logger', 'REMEDY', 'LARGE_BODY', 'LOGGING', 'router',
+           'COMMON_ERRORS', 'POST_ERRORS', 'ENDPOINTS', 'app', 'Settings', 'load_settings', 'ErrorDetail',
+           'ErrorResponse', 'HfErrorResponse', 'error_response', 'describe_errors', 'replace_surrogates',
+           'PredictRequest', 'BatchPredictRequest', 'HfParameters', 'HfRequest', 'PredictResponse',
+           'BatchPredictResponse', 'Status', 'Health', 'HfScore', 'Metrics', 'new_key', 'authenticate', 'client_id',
+           'RateLimit', 'Service', 'find_path', 'is_loopback', 'host_name', 'check_anonymous',
+           'format_validation_error', 'parse_body', 'check_content', 'find_ids', 'Exchange', 'ClientDisconnect',
+           'convert_exception', 'cancel_on_disconnect', 'RequestGuard', 'predict_one', 'predict_batch', 'hf', 'home',
+           'livez', 'readyz', 'metrics', 'lifespan', 'make_app', 'serve_api']
 
 # %% ../nbs/21_api.ipynb #4c329dde
 import asyncio, gc, hashlib, hmac, json, logging, logging.config, math, os, re
@@ -21,7 +22,7 @@ from contextlib import asynccontextmanager, contextmanager
 from collections import Counter as Tally
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache, partial
+from functools import lru_cache, partial
 from itertools import islice
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -162,6 +163,7 @@ ERRORS = {
     408: 'timeout',
     413: 'too_large',
     415: 'unsupported_media_type',
+    421: 'misdirected',
     422: 'invalid',
     429: 'rate_limited',
     500: 'model_failed',
@@ -176,6 +178,7 @@ STATUS_DESCRIPTIONS = {
     408: 'The body came too slowly',
     413: 'The body is too long',
     415: 'The body is not declared as JSON, or it is compressed',
+    421: 'Called by a name that this service does not answer to',
     422: 'The JSON does not hold what was expected, or more than the rate limit allows at a time',
     429: 'Too much work from this client in too short a time',
     500: 'The model failed on this request',
@@ -327,6 +330,11 @@ class Metrics:
         self.queue.set_function(lambda: len(batcher.queue))
         self.wait.set_function(lambda: batcher.backlog.total()/batcher.speed)
 
+    def count_malformed(self):
+        "Count what was no HTTP, to which the protocol answered"
+        self.requests.labels('other', 400).inc()
+        self.rejected.labels('bad_request').inc()
+
     def count(self,
         p:Prediction, # About to be sent
     ):
@@ -427,6 +435,7 @@ class Service:
         self.digests = settings.digests
         self.metrics = Metrics()
         self.rate = RateLimit(settings.rate_limit)
+        self.allowed_hosts = {n.lower() for n in _split(settings.allowed_hosts)}
         self.draining = False
 
     def charge(self,
@@ -453,8 +462,9 @@ class Service:
             for s,handler in previous.items(): signal.signal(s, handler)
 
 # %% ../nbs/21_api.ipynb #2c9af289
-PUBLIC_PATHS = {'/', '/livez', '/readyz'} # Paths that need no key
-PATHS = PUBLIC_PATHS | {'/metrics', '/docs', '/openapi.json'} # Paths that take no body
+PUBLIC_PATHS = {'/', '/livez', '/readyz', '/docs', '/openapi.json'} # Paths that need no key
+DOCS_ASSETS = '/static-offline-docs/' # Where `FastAPIOffline` keeps what `/docs` shows, which needs no key either
+PATHS = PUBLIC_PATHS | {'/metrics'} # Paths that take no body
 BODIES = 64 # Bodies of the greatest length that may be in memory at a time, of all clients together
 logger = logging.getLogger('sentiment_nb.api')
 
@@ -464,13 +474,20 @@ def find_path(
     "The path of a request, without the prefix of a proxy"
     return scope['path'].removeprefix(scope.get('root_path', ''))
 
-@cache
+@lru_cache(1024)
 def is_loopback(
     host:str, # An address or a name
 ) -> bool:
     "Whether an address can be reached from this machine only"
     try: return ip_address(host).is_loopback
     except ValueError: return host=='localhost'
+
+def host_name(
+    header:bytes, # `Host` of a request
+) -> str: # In lower case; empty if it is none
+    "The name in a `Host` header, without its port"
+    match = re.fullmatch(r'(\[[^\]]*\]|[^:]*)(:\d*)?', header[:300].decode('latin-1').strip())
+    return match[1].strip('[]').rstrip('.').lower() if match else ''
 
 REMEDY = f'make a key with `sentiment-nb key` and set {PREFIX}API_KEYS, or set {PREFIX}ALLOW_ANONYMOUS=true'
 
@@ -524,12 +541,23 @@ def check_content(
         raise HTTPException(415, 'the body is not declared as JSON: send the header Content-Type: application/json')
 
 # %% ../nbs/21_api.ipynb #f95ad4b8
+_TRACEPARENT = re.compile(rb'[\da-f]{2}-([\da-f]{32})-[\da-f]{16}-[\da-f]{2}')
+
+def find_ids(
+    headers:dict[bytes,bytes], # Of the request, names in lower case
+) -> tuple[str,str|None]: # Of the request: the client's if it holds no text, or a new one; and of its trace, if there is one
+    "The ids of a request, from `X-Request-ID` and `traceparent` (W3C Trace Context)"
+    sent = headers.get(b'x-request-id', b'')
+    is_id = re.fullmatch(rb'[\da-fA-F-]{16,64}', sent)
+    trace = _TRACEPARENT.fullmatch(headers.get(b'traceparent', b''))
+    return sent.decode() if is_id else os.urandom(16).hex(), trace and trace[1].decode()
+
 @dataclass(eq=False)
 class Exchange:
     "State of one request and its response"
     path:str # Path of the request
     headers:dict[bytes,bytes] # Of the request, names in lower case
-    id:str=field(default_factory=lambda: os.urandom(16).hex()) # 32 hexadecimal digits
+    id:str='' # From `find_ids`
     client:str|None=None # From `authenticate` or `client_id`: whom to charge
     charged:int=0 # Tokens that it was charged for this request
     body_read:bool=False # Whether the whole body has been received
@@ -598,7 +626,9 @@ class RequestGuard:
     async def __call__(self, scope, receive, send):
         if scope['type']!='http': return await self.app(scope, receive, send)
         start = time.perf_counter()
-        exchange = Exchange(find_path(scope), dict(scope['headers']))
+        headers = dict(scope['headers'])
+        request_id,trace_id = find_ids(headers)
+        exchange = Exchange(find_path(scope), headers, request_id, log={'trace_id': trace_id} if trace_id else {})
         scope.setdefault('state', {})['exchange'] = exchange
         try: await self._serve(exchange, scope, receive, partial(self._send, exchange, send))
         finally: self._log(exchange, scope['method'], time.perf_counter()-start)
@@ -626,10 +656,17 @@ async def _send(self:RequestGuard, exchange, send, message):
         message['headers'] = [*message['headers'], *self._new_headers(exchange, dict(message['headers']))]
     await send(message)
 
+_CSP = "default-src 'none'; frame-ancestors 'none'" # an answer is data: whoever shows it as a page runs nothing in it
+_CSP_DOCS = "default-src 'self' data: 'unsafe-inline'; frame-ancestors 'none'" # FastAPI's page starts its script within
+_POLICIES = [(b'x-content-type-options', b'nosniff'), (b'x-frame-options', b'DENY'), (b'referrer-policy', b'no-referrer'),
+    (b'cache-control', b'no-store')]
+
 @patch
 def _new_headers(self:RequestGuard, exchange, headers):
-    "What each response tells: the id of the request, what is left of the rate limit, whether the connection is closed"
+    "What each response tells: the id of the request, what a browser may do with it, what is left of the rate limit"
     yield b'x-request-id', exchange.id.encode()
+    yield from _POLICIES
+    yield b'content-security-policy', (_CSP_DOCS if exchange.path=='/docs' else _CSP).encode()
     if self.service.draining or exchange.status in (408,413): yield b'connection', b'close'
     if exchange.client is None or b'ratelimit' in headers: return
     for name,value in self.service.rate.headers(exchange.client).items(): yield name.lower().encode(), value.encode()
@@ -668,9 +705,20 @@ def _authenticate(self:RequestGuard, exchange, scope):
     if exchange.client is None: raise HTTPException(401, message, {'WWW-Authenticate': 'Bearer'})
 
 @patch
+def _check_host(self:RequestGuard, exchange, scope):
+    "Reject a name that this service does not answer to, since any page's name may be led here (DNS rebinding)"
+    names = self.service.allowed_hosts
+    at_loopback = is_loopback((scope.get('server') or ('',))[0])
+    if '*' in names or not (names or at_loopback): return
+    host = host_name(exchange.headers.get(b'host', b'localhost'))
+    if is_loopback(host) or host in names: return
+    raise HTTPException(421, f'called by a name that this service does not answer to: list it in {PREFIX}ALLOWED_HOSTS')
+
+@patch
 def _check(self:RequestGuard, exchange, scope):
-    "Authenticate the client, and charge its rate limit; reject it if the service is stopping"
-    if exchange.path in PUBLIC_PATHS: return
+    "Check the name by which the service is called, authenticate the client, and charge its rate limit"
+    self._check_host(exchange, scope)
+    if exchange.path in PUBLIC_PATHS or exchange.path.startswith(DOCS_ASSETS): return
     self._authenticate(exchange, scope)
     if self.service.draining: raise HTTPException(503, 'the service is stopping: try again', _retry_after())
     self.service.charge(exchange, REQUEST_TOKENS)
@@ -746,7 +794,7 @@ LOGGING = {
         'uvicorn.access': _log_to()}} # For `logging.config.dictConfig`
 
 # %% ../nbs/21_api.ipynb #60349df6
-router = APIRouter()
+router = APIRouter(responses=describe_errors(421))
 COMMON_ERRORS = describe_errors(401, 404, 405, 429, 500, 503, 504) # Of every path that needs a key
 POST_ERRORS = COMMON_ERRORS | describe_errors(400, 408, 413, 415, 422) # … and takes a body
 _HF_ERRORS = POST_ERRORS | describe_errors(*POST_ERRORS, model=HfErrorResponse)
@@ -858,7 +906,7 @@ async def lifespan(
             if note := describe_classes(s.predictor.record.labels): logger.info(note)
             engine = {'model': s.predictor.name, 'engine': s.predictor.engine}
             logger.info('ready', extra=engine | {'keys': len(s.digests)})
-            yield
+            yield {'on_malformed': s.metrics.count_malformed}
 
 # %% ../nbs/21_api.ipynb #f97975d3
 async def _http_error(request:Request, e:HTTPException):
@@ -876,7 +924,7 @@ def _describe_keys(schema):
         'bearer': {'type': 'http', 'scheme': 'bearer'},
         'key': {'type': 'apiKey', 'in': 'header', 'name': 'X-API-Key'}}
     schema['security'] = [{'bearer': []}, {'key': []}]
-    for p in PUBLIC_PATHS: schema['paths'][p]['get']['security'] = []
+    for p in PUBLIC_PATHS & schema['paths'].keys(): schema['paths'][p]['get']['security'] = []
 
 def _describe_labels(schema, labels):
     "Name the classes of the model in an OpenAPI schema, and say where it knows no neutral"
@@ -940,6 +988,7 @@ def serve_api(
     logging.config.dictConfig(LOGGING)
     check_anonymous(settings, host)
     app = make_app(settings, Predictor(settings.model))
+    if not is_loopback(host): app.state.service.allowed_hosts = app.state.service.allowed_hosts or {'*'}
     config = uvicorn.Config(app, http=TimeoutHttpProtocol, ws='none', lifespan='on',
         log_config=None, access_log=False, server_header=False,
         timeout_keep_alive=30, timeout_graceful_shutdown=math.ceil(settings.deadline))

@@ -88,7 +88,7 @@ def raw(s, *parts, timeout=60):
     return received
 
 def head(path='/predict', length=None, *more):
-    lines = [f'POST {path} HTTP/1.1', 'Host: x', 'Content-Type: application/json']
+    lines = [f'POST {path} HTTP/1.1', 'Host: localhost', 'Content-Type: application/json']
     if length is not None: lines.append(f'Content-Length: {length}')
     return '\r\n'.join([*lines, *more, '', '']).encode()
 
@@ -179,6 +179,21 @@ def test_docs(service, browser):
         block.get_by_role('button', name='Execute').click()
         assert block.locator('.live-responses-table .response-col_status').last.inner_text().startswith('200')
     assert all(u.startswith((service.url, 'data:')) for u in urls), urls
+    page.close()
+
+def test_docs_ask_for_the_key(keyed, browser):
+    "Shown to anybody; a request is answered once the key is given"
+    page = browser.new_page()
+    page.goto(f'{keyed.url}/docs')
+    page.locator('.btn.authorize').click()
+    page.locator('.auth-container', has=page.get_by_text('X-API-Key')).locator('input').fill(keyed.client.headers['X-API-Key'])
+    page.locator('.auth-container', has=page.get_by_text('X-API-Key')).locator('.btn.authorize').click()
+    page.locator('.close-modal').click()
+    block = page.locator('.opblock', has=page.get_by_text('/predict', exact=True))
+    block.locator('.opblock-summary-control').click()
+    block.get_by_role('button', name='Try it out').click()
+    block.get_by_role('button', name='Execute').click()
+    assert block.locator('.live-responses-table .response-col_status').last.inner_text().startswith('200')
     page.close()
 
 def schemathesis(s, tmp_path, examples, *args):
@@ -295,7 +310,7 @@ def test_half_open_connections(tiny, tmp_path):
         start = time.monotonic()
         open_ = [socket.create_connection(('127.0.0.1', s.port)) for _ in range(1000)]
         try:
-            for i,c in enumerate(open_): c.sendall(b'POST /predict HTTP/1.1\r\nHost: x\r\nX: '[:i%40])
+            for i,c in enumerate(open_): c.sendall(b'POST /predict HTTP/1.1\r\nHost: localhost\r\nX: '[:i%40])
             assert well(s)
             for c in open_:
                 c.settimeout(max(.01, start + HEAD_SECONDS + 20 - time.monotonic()))
@@ -433,7 +448,7 @@ def keyed(tiny, tmp_path_factory):
 
 CHUNKED = 'Transfer-Encoding: chunked'
 
-def get(path='/livez', *more): return '\r\n'.join([f'GET {path} HTTP/1.1', 'Host: x', *more, '', '']).encode()
+def get(path='/livez', *more): return '\r\n'.join([f'GET {path} HTTP/1.1', 'Host: localhost', *more, '', '']).encode()
 
 def connect(s, *parts):
     "A connection on which something was sent"
@@ -535,6 +550,28 @@ def test_pipelining_and_reset(keyed):
     entries = [json.loads(line) for line in log.splitlines()]
     assert 'Traceback' not in log and not [e for e in entries if e['level']=='ERROR']
 
+def test_what_is_no_http(keyed):
+    "An error like all others, and counted"
+    before = metric(keyed, 'rejected_total')
+    response = raw(keyed, b'NONSENSE\r\n\r\n')
+    assert response.startswith(b'HTTP/1.1 400') and json.loads(response.split(b'\r\n\r\n')[1])['error']['type']=='bad_request'
+    assert metric(keyed, 'rejected_total')==before+1
+
+def test_names(keyed, service):
+    "On a loopback address only those of this machine: a page that has its own name lead there reads nothing, with a key or without"
+    for s in (keyed, service):
+        for path in ('/', '/predict', '/nowhere'):
+            response = s.client.get(path, headers={'Host': 'rebound.example'})
+            assert response.status_code==421 and response.json()['error']['type']=='misdirected'
+        assert s.client.get('/', headers={'Host': 'localhost:8000'}).status_code==200
+
+def test_ids_are_kept(service):
+    "Those of the client and of its trace, in the response and in the log"
+    sent, trace = '0b7e3d1c-58d5-4a6f-9d5e-2f4f7a1b9c3d', '4bf92f3577b34da6a3ce929d0e0e4736'
+    response = service.client.get('/', headers={'X-Request-ID': sent, 'traceparent': f'00-{trace}-00f067aa0ba902b7-01'})
+    assert response.headers['x-request-id']==sent
+    until(lambda: f'"id": "{sent}", "status": 200, "trace_id": "{trace}"' in service.log.read_text())
+
 # API keys, rate limits, CORS
 
 def test_keys(tiny, tmp_path):
@@ -546,7 +583,7 @@ def test_keys(tiny, tmp_path):
         for path in sorted(PATHS | {'/nowhere', '/livez/', '/predict/'}):
             assert s.client.get(path).status_code==(200 if path in PUBLIC_PATHS else 401), path
         for path in (b'//', b'/livez/../metrics', b'/%6cetrics', b'http://x/metrics', b'/metrics?/livez'):
-            request = b'GET ' + path + b' HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
+            request = b'GET ' + path + b' HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
             assert raw(s, request).startswith(b'HTTP/1.1 401'), path
         wrong_keys = [{'X-API-Key': k} for k in (digest, one[:-1], b'\xff\xfe')]
         for headers in ({}, {'Authorization': f'Basic {one}'}, *wrong_keys):
