@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['REQUEST_TOKENS', 'PREFIX', 'Names', 'Seconds', 'OTHER_VARIABLES', 'ERRORS', 'STATUS_DESCRIPTIONS', 'Text',
-           'PUBLIC_PATHS', 'DOCS_ASSETS', 'PATHS', 'BODIES', 'logger', 'REMEDY', 'LARGE_BODY', 'LOGGING', 'router',
-           'COMMON_ERRORS', 'POST_ERRORS', 'ENDPOINTS', 'app', 'Settings', 'load_settings', 'ErrorDetail',
+           'PUBLIC_PATHS', 'DOCS_ASSETS', 'PATHS', 'BODIES', 'logger', 'REMEDY', 'LARGE_BODY', 'LOG_LINES', 'LOGGING',
+           'router', 'COMMON_ERRORS', 'POST_ERRORS', 'ENDPOINTS', 'app', 'Settings', 'load_settings', 'ErrorDetail',
            'ErrorResponse', 'HfErrorResponse', 'error_response', 'describe_errors', 'replace_surrogates',
            'PredictRequest', 'BatchPredictRequest', 'HfParameters', 'HfRequest', 'PredictResponse',
            'BatchPredictResponse', 'Status', 'Health', 'HfScore', 'Metrics', 'new_key', 'authenticate', 'client_id',
            'RateLimit', 'Service', 'find_path', 'is_loopback', 'host_name', 'check_anonymous',
            'format_validation_error', 'parse_body', 'check_content', 'find_ids', 'Exchange', 'ClientDisconnect',
-           'convert_exception', 'cancel_on_disconnect', 'RequestGuard', 'predict_one', 'predict_batch', 'hf', 'home',
-           'livez', 'readyz', 'metrics', 'lifespan', 'make_app', 'serve_api']
+           'convert_exception', 'cancel_on_disconnect', 'RequestGuard', 'LogQueue', 'predict_one', 'predict_batch',
+           'hf', 'home', 'livez', 'readyz', 'metrics', 'lifespan', 'make_app', 'serve_api']
 
 # %% ../nbs/21_api.ipynb #4c329dde
-import asyncio, gc, hashlib, hmac, json, logging, logging.config, math, os, re
+import asyncio, gc, hashlib, hmac, json, logging, logging.config, math, os, queue, re
 import secrets, signal, threading, time, traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager
@@ -25,6 +25,7 @@ from difflib import get_close_matches
 from functools import lru_cache, partial
 from itertools import islice
 from ipaddress import ip_address, ip_network
+from logging.handlers import QueueHandler
 from pathlib import Path
 from typing import Annotated
 import limits, uvicorn
@@ -115,6 +116,7 @@ class Settings(BaseSettings):
         'a request of a client, its own or as much of each other one; beyond them it is rejected with 503')
     deadline:Annotated[Seconds, Field(gt=0)] = Field(20, description='Seconds from the head of a request to its answer, '
         'and for the answers that are left at the end')
+    drain:Seconds = Field(3, description='Seconds after SIGTERM in which requests are still accepted, while `/readyz` says 503')
     cors_origins:Annotated[str, AfterValidator(_check_origins)] = Field('', description='Origins of web pages that may send '
         'requests from a browser, such as https://example.org, separated by commas; none by default')
 
@@ -311,6 +313,7 @@ class Metrics:
         self.seconds = histogram('request_seconds', 'From the head of a request to its answer', 'path',
             buckets=(.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30))
         self.rejected = counter('rejected', 'Requests that were rejected, by type of the error', 'type')
+        self.log_dropped = counter('log_dropped', 'Lines of the log that were lost, because its reader or disk took no more')
         self.queue = gauge('queue_texts', 'Texts in the queue')
         self.wait = gauge('queue_seconds', 'Estimated time until the queue is empty')
         self.batch = histogram('batch_texts', 'Texts in a batch', buckets=(1, 2, 4, 8, 16, 32, 64, 128))
@@ -424,6 +427,14 @@ class RateLimit:
             'RateLimit': f'"tokens";r={remaining};t={seconds}'}
 
 # %% ../nbs/21_api.ipynb #e053cc20
+def _find_handlers():
+    "For each signal that ends a service the handler that ends it; uvicorn has none for SIGHUP"
+    if threading.current_thread() is not threading.main_thread(): return {} # the only one that may set handlers
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    hangup = getattr(signal, 'SIGHUP', None) # none on Windows
+    if hangup and signal.getsignal(hangup)==signal.SIG_DFL: handlers[hangup] = handlers[signal.SIGTERM] # `nohup` ignores it
+    return {s: handler for s,handler in handlers.items() if callable(handler)}
+
 class Service:
     "State that the request guard, the endpoints and the lifespan share"
     def __init__(self,
@@ -448,15 +459,17 @@ class Service:
 
     @contextmanager
     def watch_signals(self):
-        "Set `draining` on SIGTERM or Ctrl-C, and call the previous handler"
-        previous = {}
-        if threading.current_thread() is threading.main_thread(): # the only one that may set handlers
-            previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+        "On SIGTERM, SIGHUP or Ctrl-C set `draining`, and call the handler that ends the service, now or in some seconds"
+        handlers = _find_handlers()
+        previous = {s: signal.getsignal(s) for s in handlers}
         def drain(number, frame):
+            seconds = 0 if self.draining or number==signal.SIGINT else self.settings.drain
             self.draining = True
-            previous[number](number, frame)
-        for s,handler in previous.items():
-            if callable(handler): signal.signal(s, drain)
+            stop = partial(handlers[number], number if number==signal.SIGINT else signal.SIGTERM, frame)
+            if not seconds: return stop()
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(loop.call_later, seconds, stop)
+        for s in handlers: signal.signal(s, drain)
         try: yield
         finally:
             for s,handler in previous.items(): signal.signal(s, handler)
@@ -720,7 +733,6 @@ def _check(self:RequestGuard, exchange, scope):
     self._check_host(exchange, scope)
     if exchange.path in PUBLIC_PATHS or exchange.path.startswith(DOCS_ASSETS): return
     self._authenticate(exchange, scope)
-    if self.service.draining: raise HTTPException(503, 'the service is stopping: try again', _retry_after())
     self.service.charge(exchange, REQUEST_TOKENS)
 
 # %% ../nbs/21_api.ipynb #28252282
@@ -774,6 +786,37 @@ async def _read(self:RequestGuard, exchange, receive, body):
         if len(body)>self.service.settings.max_body: self._check_length(exchange.client, len(body))
 
 # %% ../nbs/21_api.ipynb #3c9ca152
+LOG_LINES = 10_000 # Lines of the log that may wait to be written
+
+class LogQueue(QueueHandler):
+    "Queues records for a thread that writes them to standard error, and drops those that find no place"
+    def __init__(self,
+        size:int=LOG_LINES, # Records that may wait
+        file:int=2, # Descriptor of the file to write to
+    ):
+        super().__init__(queue.Queue(size))
+        self.file = file
+        self.on_drop = lambda: None # called for each line that is lost
+        self.thread = threading.Thread(target=self._write_all, daemon=True, name='log')
+        self.thread.start()
+
+    def prepare(self, record): return record # formatted by the thread
+
+    def enqueue(self, record):
+        try: self.queue.put_nowait(record)
+        except queue.Full: self.on_drop()
+
+    def _write_all(self):
+        while (record := self.queue.get()) is not None:
+            try: os.write(self.file, (self.format(record) + '\n').encode(errors='replace'))
+            except OSError: self.on_drop() # a full disk
+
+    def close(self):
+        try: self.queue.put_nowait(None)
+        except queue.Full: pass
+        self.thread.join(1) # a reader that has stalled is not waited for
+        super().close()
+
 _JSON_FORMAT = {
     '()': 'pythonjsonlogger.json.JsonFormatter',
     'fmt': '{asctime}{levelname}{name}{message}',
@@ -787,7 +830,7 @@ LOGGING = {
     'version': 1,
     'disable_existing_loggers': False,
     'formatters': {'json': _JSON_FORMAT},
-    'handlers': {'stderr': {'class': 'logging.StreamHandler', 'formatter': 'json'}},
+    'handlers': {'stderr': {'()': LogQueue, 'formatter': 'json'}},
     'loggers': {
         'sentiment_nb': _log_to('stderr'),
         'uvicorn': _log_to('stderr'),
@@ -895,6 +938,7 @@ async def lifespan(
     "Load and warm up the model, and serve until the service is stopped"
     logging.config.dictConfig(LOGGING)
     s = app.state.service
+    for handler in logging.getLogger('sentiment_nb').handlers: handler.on_drop = s.metrics.log_dropped.inc
     s.predictor = s.predictor or Predictor(s.settings.model)
     s.batcher = Batcher(s.predictor, s.settings.max_wait, on_batch=s.metrics.batch.observe)
     s.metrics.watch(s.batcher)
@@ -993,6 +1037,8 @@ def serve_api(
         log_config=None, access_log=False, server_header=False,
         timeout_keep_alive=30, timeout_graceful_shutdown=math.ceil(settings.deadline))
     _raise_file_limit()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, frame: None) # uvicorn raises it again at the end, which then is an orderly one
     with bind_socket(host, port) as sock:
         address = f'[{host}]' if ':' in host else host
         logger.info('listening', extra={'url': f'http://{address}:{sock.getsockname()[1]}'})

@@ -2,6 +2,7 @@
 import asyncio
 import gzip
 import json
+import os
 import re
 import resource
 import signal
@@ -34,7 +35,7 @@ def running(model, folder, *command, ready='"ready"', stderr=None, url=None, **e
     "A service as a process, ready, with its log in a file; SIGTERM when the block ends"
     log = folder/f'log{len(list(folder.glob("log*")))}'
     command = command or ('-m', 'sentiment_nb.cli', 'serve', '--port', '0')
-    settings = {f'SENTIMENT_NB_{k}': str(v) for k,v in env.items()}
+    settings = {f'SENTIMENT_NB_{k}': str(v) for k,v in ({'DRAIN': 0} | env).items()}
     with open(stderr or log, 'w') as err:
         env = environ(SENTIMENT_NB_MODEL=str(model), **settings)
         p = subprocess.Popen([sys.executable, *command], env=env, stdout=err, stderr=err)
@@ -424,16 +425,23 @@ def test_deadline(tiny, tmp_path):
         until(lambda: well(s), 5)
         assert metric(s, 'queue_texts')==0
 
-def test_sigterm_drains(tiny, tmp_path):
-    "What was accepted is answered, what comes later is refused, and then the process ends"
-    with running(tiny.model, tmp_path, MAX_WAIT=1e6) as s:
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_signals_drain(number, tiny, tmp_path):
+    """For a moment all is answered, on connections that are closed, while /readyz says 503
+
+    Then the port is closed, what was accepted is answered, and the process ends without an error.
+    """
+    with running(tiny.model, tmp_path, MAX_WAIT=1e6, DRAIN=1) as s:
         inside = busy(s, 4)
         until(lambda: metric(s, 'queue_texts')>MAX_TEXTS)
-        s.process.send_signal(signal.SIGTERM)
+        s.process.send_signal(number)
+        until(lambda: s.client.get('/readyz').status_code==503)
+        late = httpx.post(f'{s.url}/predict', json={'text': GOOD}, timeout=60)
+        assert late.status_code==200 and late.headers['connection']=='close'
         until(lambda: 'Shutting down' in s.log.read_text())
         with pytest.raises(httpx.HTTPError): httpx.post(f'{s.url}/predict', json={'text': GOOD})
         assert [answered(c)[0] for c in inside]==[200]*4
-        assert s.process.wait(20) in (0, -signal.SIGTERM)
+        assert s.process.wait(20)==0
 
 # What anybody who reaches the port may do with one connection
 
@@ -690,6 +698,13 @@ api.Predictor = Quoting
 api.serve_api(api.load_settings(), port=0)
 '''
 
+STALLED = '''
+import sys
+from sentiment_nb import api
+api.LOGGING["handlers"]["stderr"]["size"] = 50
+api.serve_api(api.load_settings(), port=int(sys.argv[1]))
+'''
+
 def test_message_of_an_error_stays_out_of_the_log(tiny, tmp_path):
     "A library may quote the text in it: neither the log nor the answer repeats that"
     with running(tiny.model, tmp_path, '-c', QUOTING) as s:
@@ -756,6 +771,22 @@ def test_full_disk_under_the_log(tiny, tmp_path):
     command = ['-m', 'sentiment_nb.cli', 'serve', '--port', str(port)]
     with running(tiny.model, tmp_path, *command, stderr='/dev/full', url=f'http://127.0.0.1:{port}') as s:
         for _ in range(20): assert well(s)
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='a pipe with a name')
+def test_stalled_reader_of_the_log(tiny, tmp_path):
+    "A pipe from which nobody reads: requests are answered as before, lines that find no place are counted, and the end is orderly"
+    os.mkfifo(tmp_path/'pipe')
+    reader = os.open(tmp_path/'pipe', os.O_RDONLY | os.O_NONBLOCK)
+    port = free_port()
+    command = ['-c', STALLED, str(port)]
+    try:
+        with running(tiny.model, tmp_path, *command, stderr=tmp_path/'pipe', url=f'http://127.0.0.1:{port}', RATE_LIMIT='none') as s:
+            for _ in range(400): assert s.client.get('/livez').status_code==200 # 80 kB of log, more than a pipe takes
+            until(lambda: metric(s, 'log_dropped_total')>0 or s.client.get('/nowhere').status_code!=404)
+            assert well(s)
+            s.process.terminate()
+            assert s.process.wait(20)==0
+    finally: os.close(reader)
 
 def test_killed_worker_is_replaced(tiny, tmp_path):
     "uvicorn with two workers: one dies, requests go on, a new one comes"
