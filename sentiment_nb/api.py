@@ -9,10 +9,10 @@ __all__ = ['REQUEST_TOKENS', 'PREFIX', 'Names', 'Seconds', 'OTHER_VARIABLES', 'E
            'ErrorResponse', 'HfErrorResponse', 'error_response', 'describe_errors', 'replace_surrogates',
            'PredictRequest', 'BatchPredictRequest', 'HfParameters', 'HfRequest', 'PredictResponse',
            'BatchPredictResponse', 'Status', 'Health', 'HfScore', 'Metrics', 'new_key', 'authenticate', 'client_id',
-           'RateLimit', 'Service', 'find_path', 'is_loopback', 'host_name', 'check_anonymous',
-           'format_validation_error', 'parse_body', 'check_content', 'find_ids', 'Exchange', 'ClientDisconnect',
-           'convert_exception', 'cancel_on_disconnect', 'RequestGuard', 'LogQueue', 'predict_one', 'predict_batch',
-           'hf', 'home', 'livez', 'readyz', 'metrics', 'lifespan', 'make_app', 'serve_api']
+           'Service', 'find_path', 'is_loopback', 'host_name', 'check_anonymous', 'format_validation_error',
+           'parse_body', 'check_content', 'find_ids', 'Exchange', 'ClientDisconnect', 'convert_exception',
+           'cancel_on_disconnect', 'RequestGuard', 'LogQueue', 'predict_one', 'predict_batch', 'hf', 'home', 'livez',
+           'readyz', 'metrics', 'lifespan', 'make_app', 'serve_api']
 
 # %% ../nbs/21_api.ipynb #4c329dde
 import asyncio, gc, hashlib, hmac, json, logging, logging.config, math, os, queue, re
@@ -34,8 +34,6 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi_offline import FastAPIOffline
 from fastcore.basics import patch
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client import ProcessCollector, disable_created_metrics, generate_latest
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
@@ -49,7 +47,7 @@ except ImportError: resource = None # Windows
 from . import __version__
 from .core import MAX_BODY, MAX_CHARS, MAX_EXPLAIN, MAX_TEXTS, InputError, bind_socket
 from .inference import Attribution, Prediction, Predictor, describe_classes, leave_one_out
-from .scheduling import Batcher, QueueFull, estimate_tokens
+from .scheduling import Batcher, QueueFull, RateLimit, estimate_tokens, retry_after
 from .protocol import TimeoutHttpProtocol
 
 # %% ../nbs/21_api.ipynb #327a6022
@@ -214,8 +212,6 @@ def error_response(
 
 _RETRY_AFTER = {'description': 'Seconds until it is worth trying again', 'schema': {'type': 'integer', 'minimum': 1}}
 
-def _retry_after(seconds=1): return {'Retry-After': str(max(1, math.ceil(seconds)))}
-
 def describe_errors(
     *codes:int, # Statuses
     model:type=ErrorResponse, # Model of their body
@@ -376,55 +372,6 @@ def client_id(
     address = getattr(address, 'ipv4_mapped', None) or address
     if address.version==4: return str(address)
     return str(ip_network((address, 64), strict=False))
-
-# %% ../nbs/21_api.ipynb #9fa4b258
-class RateLimit:
-    "Limit of the estimated tokens that each client may send (sliding window)"
-    def __init__(self,
-        item:limits.RateLimitItem|None, # Tokens per time; None: no limit
-    ):
-        self.item = item
-        self.window = SlidingWindowCounterRateLimiter(MemoryStorage())
-
-    def charge(self,
-        client:str, # From `authenticate` or `client_id`
-        tokens:int, # To count
-        before:int=0, # Tokens that the same request was charged before
-    ):
-        "Count tokens; reject a request that comes too early (429), and one that never can be in time (422)"
-        if not self.item or not tokens: return
-        amount = self.item.amount
-        if tokens+before>amount:
-            raise HTTPException(422, f'the request counts as {tokens+before:,} tokens, and SENTIMENT_NB_RATE_LIMIT '
-                f'allows {amount:,} in {self.item.get_expiry()} s: send fewer texts at a time')
-        if self.window.hit(self.item, client, cost=tokens): return
-        seconds = self._seconds_until(client, tokens+before)
-        message = (f'more than {amount:,} estimated tokens in {self.item.get_expiry()} s: '
-            'send fewer texts, or have SENTIMENT_NB_RATE_LIMIT raised')
-        raise HTTPException(429, message, _retry_after(seconds) | self.headers(client, seconds))
-
-    def _seconds_until(self, client, tokens):
-        "Seconds until tokens fit: the previous window fades away, and after it the current one"
-        window = self.item.get_expiry()
-        key = self.item.key_for(client)
-        previous,left,current,_ = self.window.storage.get_sliding_window(key, window)
-        too_many = current + tokens - self.item.amount
-        if too_many<=0: return (too_many + previous*left/window)*window/max(previous, 1)
-        return self._window_left() + too_many*window/max(current, 1)
-
-    def _window_left(self): return self.item.get_expiry() - time.time()%self.item.get_expiry()
-
-    def headers(self,
-        client:str, # From `authenticate` or `client_id`
-        seconds:float|None=None, # For which the remaining tokens have to last; None: as long as the current window
-    ) -> dict[str,str]: # Empty without a limit
-        "The fields `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11)"
-        if not self.item: return {}
-        remaining = self.window.get_window_stats(self.item, client).remaining
-        seconds = max(1, math.ceil(self._window_left() if seconds is None else seconds))
-        return {
-            'RateLimit-Policy': f'"tokens";q={self.item.amount};qu="tokens";w={self.item.get_expiry()}',
-            'RateLimit': f'"tokens";r={remaining};t={seconds}'}
 
 # %% ../nbs/21_api.ipynb #e053cc20
 def _find_handlers():
@@ -594,7 +541,7 @@ def convert_exception(
 ) -> HTTPException: # Its message is without the client's text
     "Convert any exception to an HTTP error"
     if isinstance(e, HTTPException): return e.with_traceback(None) # its frames hold the body, which shall be freed now
-    if isinstance(e, QueueFull): return HTTPException(503, f'{e}', _retry_after(e.seconds))
+    if isinstance(e, QueueFull): return HTTPException(503, f'{e}', retry_after(e.seconds))
     if isinstance(e, TimeoutError):
         if exchange.body_read: return HTTPException(504, 'no answer in time: try again later')
         return HTTPException(408, 'the body came too slowly: send it faster')
@@ -671,7 +618,10 @@ async def _send(self:RequestGuard, exchange, send, message):
 
 _CSP = "default-src 'none'; frame-ancestors 'none'" # an answer is data: whoever shows it as a page runs nothing in it
 _CSP_DOCS = "default-src 'self' data: 'unsafe-inline'; frame-ancestors 'none'" # FastAPI's page starts its script within
-_POLICIES = [(b'x-content-type-options', b'nosniff'), (b'x-frame-options', b'DENY'), (b'referrer-policy', b'no-referrer'),
+_POLICIES = [
+    (b'x-content-type-options', b'nosniff'),
+    (b'x-frame-options', b'DENY'),
+    (b'referrer-policy', b'no-referrer'),
     (b'cache-control', b'no-store')]
 
 @patch
@@ -768,7 +718,7 @@ def _check_length(self:RequestGuard, client, n):
     max_body = self.service.settings.max_body
     if n>max_body: raise HTTPException(413, f'the body is longer than {max_body:,} bytes: send less at a time')
     if self.held_by[client]>BODIES*max_body-self.bytes_held:
-        raise HTTPException(503, 'too many long bodies of this client at a time: try again later', _retry_after())
+        raise HTTPException(503, 'too many long bodies of this client at a time: try again later', retry_after())
 
 @patch
 async def _read(self:RequestGuard, exchange, receive, body):
@@ -912,13 +862,13 @@ async def home(request:Request):
 async def livez(request:Request):
     "Liveness: whether the process works; if not, restart it"
     if any(t.done() for t in request.app.state.service.batcher.tasks):
-        raise HTTPException(503, 'the engine has stopped: restart the service', _retry_after())
+        raise HTTPException(503, 'the engine has stopped: restart the service', retry_after())
     return {'status': 'ok'}
 
 @router.get('/readyz', response_model=Health, responses=describe_errors(404, 405, 500, 503))
 async def readyz(request:Request):
     "Readiness: whether the service takes requests, which it does between the warm-up and its shutdown"
-    if request.app.state.service.draining: raise HTTPException(503, 'the service is stopping', _retry_after())
+    if request.app.state.service.draining: raise HTTPException(503, 'the service is stopping', retry_after())
     return await livez(request)
 
 @router.get('/metrics', response_class=PlainTextResponse, responses=COMMON_ERRORS)
@@ -929,7 +879,8 @@ async def metrics(request:Request):
 # %% ../nbs/21_api.ipynb #e34ac0d9
 async def _warm_up(service):
     "Predict a short text, the longest one, and a short one again"
-    for text in ('good', 'good '*service.predictor.record.max_length, 'good'): await service.batcher.answer([text], 'warm-up')
+    longest = 'good '*service.predictor.record.max_length
+    for text in ('good', longest, 'good'): await service.batcher.answer([text], 'warm-up')
 
 @asynccontextmanager
 async def lifespan(
@@ -985,8 +936,10 @@ def _openapi(service, make_schema):
 def _allow_origins(app, origins):
     "Let web pages from other origins send requests (CORS)"
     origins = [o.strip() for o in origins.split(',') if o.strip()]
+    sent = ['authorization','x-api-key','content-type','x-request-id','traceparent']
+    shown = ['x-request-id','retry-after','ratelimit','ratelimit-policy']
     if origins: app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=['GET','POST'],
-        allow_headers=['authorization','x-api-key','content-type'], expose_headers=['x-request-id','retry-after','ratelimit','ratelimit-policy'])
+        allow_headers=sent, expose_headers=shown)
 
 def make_app(
     settings:Settings|None=None, # None: from the environment
