@@ -396,16 +396,6 @@ def test_full_queue(pair):
     assert all(b'retry-after: ' in b for status,b in responses if status==503)
     until(lambda: well(pair), 2)
 
-def test_explanation_ends_when_its_client_leaves(pair):
-    "Its parts stand in the queue, and leave it"
-    body = json.dumps({'text': ('word '*1000)[:5000], 'explain': True}).encode()
-    connections = [connect(pair, head('/predict', len(body), f'X-API-Key: {pair.heavy}') + body) for _ in range(4)]
-    until(lambda: metric(pair, 'queue_texts')>64)
-    assert light_statuses(pair)==[200]*5
-    for c in connections: c.close()
-    until(lambda: metric(pair, 'queue_texts')==0, 2)
-    until(lambda: well(pair), 2)
-
 def test_uploads_that_never_end(pair):
     "Seventy of one client, each a byte short of the limit: the other's long body is still read"
     upload = head('/predict', 1_000_000, f'X-API-Key: {pair.heavy}') + b' '*999_999
@@ -557,6 +547,15 @@ def test_pipelining_and_reset(keyed):
     log = keyed.log.read_text()
     entries = [json.loads(line) for line in log.splitlines()]
     assert 'Traceback' not in log and not [e for e in entries if e['level']=='ERROR']
+
+def test_explanation_ends_when_its_client_leaves(keyed):
+    "Its parts stand in the queue as texts of their own, and leave it"
+    body = json.dumps({'text': ('word '*1000)[:5000], 'explain': True}).encode()
+    connections = [connect(keyed, head('/predict', len(body), keyed.key) + body) for _ in range(8)]
+    until(lambda: metric(keyed, 'queue_texts')>100)
+    for c in connections: c.close()
+    until(lambda: metric(keyed, 'queue_texts')==0, 2)
+    assert well(keyed)
 
 def test_what_is_no_http(keyed):
     "An error like all others, and counted"
@@ -738,6 +737,48 @@ def test_altered_model(tiny, tmp_path, refuses, shell):
     command = [sys.executable, '-m', 'uvicorn', 'sentiment_nb.api:app', '--port', '0']
     p = subprocess.run(command, env=environ(SENTIMENT_NB_MODEL=str(model)), capture_output=True, text=True, timeout=120)
     assert p.returncode!=0 and 'is not the file that was saved' in p.stderr
+
+def junk_graph(folder):
+    (folder/'onnx'/'model.onnx').write_bytes(b'\x08' + b'junk'*100)
+
+def junk_tokenizer(folder): (folder/'tokenizer.json').write_text('{"version": "1.0", "model": {"type": "nothing"}}')
+
+def unlisted_weights(folder):
+    "The graph keeps its weights in a file beside it, which is changed after all was listed"
+    import onnx
+    path = folder/'onnx'/'model.onnx'
+    onnx.save(onnx.load(str(path)), str(path), save_as_external_data=True, location='weights.bin')
+
+def smaller_vocabulary(folder):
+    "A graph for which the tokenizer has too many tokens: it loads, and cannot predict"
+    import onnx
+    from onnx import numpy_helper
+    path = folder/'onnx'/'model.onnx'
+    graph = onnx.load(str(path))
+    table = max(graph.graph.initializer, key=lambda i: list(i.dims)[:1])
+    table.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(table)[:50].copy(), table.name))
+    onnx.save(graph, str(path))
+
+def out_of_range(folder):
+    record = json.loads((folder/'sentiment_nb.json').read_text())
+    (folder/'sentiment_nb.json').write_text(json.dumps(record | {'max_length': 2*10**9}))
+
+DAMAGES = {junk_graph: 'model.onnx cannot be loaded', junk_tokenizer: 'tokenizer.json cannot be loaded',
+    unlisted_weights: 'weights.bin is not the file', smaller_vocabulary: 'cannot be loaded', out_of_range: 'max_length is 2000000000'}
+
+@pytest.mark.parametrize('damage', DAMAGES, ids=lambda f: f.__name__)
+def test_model_folders_that_lie(damage, tiny, workdir, refuses):
+    "With the right hashes, or without one for what the graph reads beside itself: one line, and no traceback"
+    import shutil
+    from sentiment_nb.core import write_checksums
+    shutil.copytree(tiny.model, 'm', ignore=shutil.ignore_patterns('model_int8.onnx', 'model.safetensors'))
+    record = json.loads(Path('m/sentiment_nb.json').read_text())
+    record['engines'].pop('int8', None)
+    Path('m/sentiment_nb.json').write_text(json.dumps(record))
+    damage(Path('m'))
+    write_checksums('m')
+    if damage is unlisted_weights: Path('m/onnx/weights.bin').write_bytes(Path('m/onnx/weights.bin').read_bytes()[::-1])
+    refuses(['predict', '--model', 'm', '--text', 'fine'], DAMAGES[damage])
 
 REFUSED = [
     ('--model nowhere', {}, ['nowhere', 'quickstart']),
