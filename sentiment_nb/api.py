@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['REQUEST_TOKENS', 'PREFIX', 'Names', 'Seconds', 'OTHER_VARIABLES', 'ERRORS', 'STATUS_DESCRIPTIONS', 'Text',
-           'PUBLIC_PATHS', 'DOCS_ASSETS', 'PATHS', 'BODIES', 'logger', 'REMEDY', 'LARGE_BODY', 'LOG_LINES', 'LOGGING',
-           'router', 'COMMON_ERRORS', 'POST_ERRORS', 'ENDPOINTS', 'app', 'Settings', 'load_settings', 'ErrorDetail',
-           'ErrorResponse', 'HfErrorResponse', 'error_response', 'describe_errors', 'replace_surrogates',
-           'PredictRequest', 'BatchPredictRequest', 'HfParameters', 'HfRequest', 'PredictResponse',
-           'BatchPredictResponse', 'Status', 'Health', 'HfScore', 'Metrics', 'new_key', 'authenticate', 'client_id',
-           'Service', 'find_path', 'is_loopback', 'host_name', 'check_anonymous', 'format_validation_error',
-           'parse_body', 'check_content', 'find_ids', 'Exchange', 'ClientDisconnect', 'convert_exception',
-           'cancel_on_disconnect', 'RequestGuard', 'LogQueue', 'predict_one', 'predict_batch', 'hf', 'home', 'livez',
-           'readyz', 'metrics', 'lifespan', 'make_app', 'serve_api']
+           'PUBLIC_PATHS', 'DOCS_ASSETS', 'PATHS', 'BODIES', 'logger', 'REMEDY', 'LARGE_BODY', 'LOG_LINES',
+           'LOG_SECONDS', 'LOGGING', 'router', 'COMMON_ERRORS', 'POST_ERRORS', 'ENDPOINTS', 'app', 'Settings',
+           'load_settings', 'ErrorDetail', 'ErrorResponse', 'HfErrorResponse', 'error_response', 'describe_errors',
+           'replace_surrogates', 'PredictRequest', 'BatchPredictRequest', 'HfParameters', 'HfRequest',
+           'PredictResponse', 'BatchPredictResponse', 'Status', 'Health', 'HfScore', 'Metrics', 'new_key',
+           'authenticate', 'client_id', 'Service', 'find_path', 'is_loopback', 'host_name', 'check_anonymous',
+           'format_validation_error', 'parse_body', 'check_content', 'find_ids', 'Exchange', 'ClientDisconnect',
+           'convert_exception', 'cancel_on_disconnect', 'RequestGuard', 'LogQueue', 'predict_one', 'predict_batch',
+           'hf', 'home', 'livez', 'readyz', 'metrics', 'lifespan', 'make_app', 'serve_api']
 
 # %% ../nbs/21_api.ipynb #4c329dde
 import asyncio, gc, hashlib, hmac, json, logging, logging.config, math, os, queue, re
@@ -737,6 +737,7 @@ async def _read(self:RequestGuard, exchange, receive, body):
 
 # %% ../nbs/21_api.ipynb #3c9ca152
 LOG_LINES = 10_000 # Lines of the log that may wait to be written
+LOG_SECONDS = .05 # Time that lines wait for others, to be written together
 
 class LogQueue(QueueHandler):
     "Queues records for a thread that writes them to standard error, and drops those that find no place"
@@ -757,14 +758,20 @@ class LogQueue(QueueHandler):
         except queue.Full: self.on_drop()
 
     def _write_all(self):
-        while (record := self.queue.get()) is not None:
-            try: os.write(self.file, (self.format(record) + '\n').encode(errors='replace'))
-            except OSError: self.on_drop() # a full disk
+        records = []
+        while None not in records: # `close` puts it there
+            records = [self.queue.get()]
+            time.sleep(LOG_SECONDS) # one call for many lines disturbs the other threads less
+            while not self.queue.empty(): records.append(self.queue.get())
+            lines = [self.format(r) + '\n' for r in records if r]
+            try: os.write(self.file, ''.join(lines).encode(errors='replace'))
+            except OSError: # a full disk
+                for _ in lines: self.on_drop()
 
     def close(self):
-        try: self.queue.put_nowait(None)
-        except queue.Full: pass
-        self.thread.join(1) # a reader that has stalled is not waited for
+        try: self.queue.put(None, timeout=1)
+        except queue.Full: pass # a reader that has stalled is not waited for
+        self.thread.join(1)
         super().close()
 
 _JSON_FORMAT = {

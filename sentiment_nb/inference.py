@@ -27,7 +27,7 @@ from filelock import FileLock
 from tokenizers import Tokenizer
 from .cleaning import clean_text
 from .core import InputError, ModelRecord, atomic_folder, batched, encode, find_model
-from .core import linear_logits, load_file, softmax, verify_checksums, write_checksums
+from .core import linear_logits, read_model_file, softmax, verify_checksums, write_checksums
 from .ensemble import cascade_stages, combine, is_unsure, log_probs
 from .tables import read_rows, result_columns, write_rows
 import onnxruntime as ort # after `core`, which switches its telemetry off
@@ -141,8 +141,8 @@ class _OnnxEngine:
     def __init__(self, folder, record, file):
         verify_checksums(folder, [file, 'tokenizer.json', 'sentiment_nb.json'])
         self.record = record
-        self.tokenizer = load_file(Tokenizer.from_file, folder/'tokenizer.json')
-        self.session = load_file(_session, folder/file)
+        self.tokenizer = read_model_file(Tokenizer.from_file, folder/'tokenizer.json')
+        self.session = read_model_file(_session, folder/file)
         self.pool = ThreadPoolExecutor(count_cpus())
         n_classes = self.session.get_outputs()[0].shape[-1]
         _check_classes(n_classes, record, folder/file, 'export the model again')
@@ -159,7 +159,7 @@ class _LinearEngine:
         try: import skops.io
         except ModuleNotFoundError:
             raise InputError(f'{folder} holds a linear model, which needs scikit-learn: pip install "sentiment_nb[train]"') from None
-        self.pipe = load_file(partial(skops.io.load, trusted=[]), folder/file)
+        self.pipe = read_model_file(partial(skops.io.load, trusted=[]), folder/file)
         _check_classes(len(self.pipe.classes_), record, folder/file, 'copy the model folder again, whole')
 
     def __call__(self, texts):
@@ -289,7 +289,7 @@ class Predictor:
         self._cache = LRUCache(cache)
         engine_class,file = ENGINES[self.engine]
         self._engine = engine_class(folder, self.record, file)
-        load_file(lambda folder: self._run_engine(['good']), folder) # what loads and cannot predict is rejected here
+        read_model_file(lambda folder: self._run_engine(['good']), folder) # what loads and cannot predict is rejected here
         if self.engine=='int8': _warn_processor(folder, self.record)
 
     @classmethod
