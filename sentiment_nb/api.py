@@ -34,7 +34,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi_offline import FastAPIOffline
 from fastcore.basics import patch
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client import ProcessCollector, disable_created_metrics, generate_latest
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
 from pydantic import StrictBool, StrictInt, ValidationError
@@ -310,6 +310,8 @@ class Metrics:
             buckets=(.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30))
         self.rejected = counter('rejected', 'Requests that were rejected, by type of the error', 'type')
         self.log_dropped = counter('log_dropped', 'Lines of the log that were lost, because its reader or disk took no more')
+        self.in_flight = gauge('requests_in_flight', 'Requests that are being answered')
+        self.model = _metric(Info, self.registry, 'model', 'What answers')
         self.queue = gauge('queue_texts', 'Texts in the queue')
         self.wait = gauge('queue_seconds', 'Estimated time until the queue is empty')
         self.batch = histogram('batch_texts', 'Texts in a batch', buckets=(1, 2, 4, 8, 16, 32, 64, 128))
@@ -590,7 +592,9 @@ class RequestGuard:
         request_id,trace_id = find_ids(headers)
         exchange = Exchange(find_path(scope), headers, request_id, log={'trace_id': trace_id} if trace_id else {})
         scope.setdefault('state', {})['exchange'] = exchange
-        try: await self._serve(exchange, scope, receive, partial(self._send, exchange, send))
+        try:
+            with self.service.metrics.in_flight.track_inprogress():
+                await self._serve(exchange, scope, receive, partial(self._send, exchange, send))
         finally: self._log(exchange, scope['method'], time.perf_counter()-start)
 
     async def _serve(self, exchange, scope, receive, send):
@@ -907,6 +911,7 @@ async def lifespan(
             gc.freeze() # the garbage collector need not search what has been loaded
             if note := describe_classes(s.predictor.record.labels): logger.info(note)
             engine = {'model': s.predictor.name, 'engine': s.predictor.engine}
+            s.metrics.model.info(engine | {'version': __version__})
             logger.info('ready', extra=engine | {'keys': len(s.digests)})
             yield {'on_malformed': s.metrics.count_malformed}
 
