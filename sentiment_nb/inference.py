@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['ENGINES', 'FLOAT_TOLERANCE', 'AGREEMENT', 'SURE_AGREEMENT', 'SURE_MARGIN', 'ACCURACY_LOSS', 'token_ids', 'pad_batch',
            'pack_batches', 'count_cpus', 'choose_engine', 'Prediction', 'describe_classes', 'Predictor', 'has_vnni',
-           'word_spans', 'Attribution', 'explain', 'highlight', 'explain_gradients', 'predict_file', 'prune_to_cls',
-           'calibrate_ranges', 'replace_quantizers', 'fuse_matmuls', 'feed_forward_products', 'channel_maxima',
-           'smooth_activations', 'apply_static_ranges', 'quantize', 'compare_logits', 'export_onnx', 'export_model',
-           'format_engine', 'exported_quickstart']
+           'word_spans', 'Attribution', 'leave_one_out', 'score_spans', 'explain', 'highlight', 'explain_gradients',
+           'predict_file', 'prune_to_cls', 'calibrate_ranges', 'replace_quantizers', 'fuse_matmuls',
+           'feed_forward_products', 'channel_maxima', 'smooth_activations', 'apply_static_ranges', 'quantize',
+           'compare_logits', 'export_onnx', 'export_model', 'format_engine', 'exported_quickstart']
 
 # %% ../nbs/14_inference.ipynb #19503e0c
 import csv, hashlib, html, json, logging, os, platform, re, shutil, warnings
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 import numpy as np
@@ -26,7 +27,7 @@ from filelock import FileLock
 from tokenizers import Tokenizer
 from .cleaning import clean_text
 from .core import InputError, ModelRecord, atomic_folder, batched, encode, find_model
-from .core import linear_logits, softmax, verify_checksums, write_checksums
+from .core import linear_logits, read_model_file, softmax, verify_checksums, write_checksums
 from .ensemble import cascade_stages, combine, is_unsure, log_probs
 from .tables import read_rows, result_columns, write_rows
 import onnxruntime as ort # after `core`, which switches its telemetry off
@@ -140,8 +141,8 @@ class _OnnxEngine:
     def __init__(self, folder, record, file):
         verify_checksums(folder, [file, 'tokenizer.json', 'sentiment_nb.json'])
         self.record = record
-        self.tokenizer = Tokenizer.from_file(str(folder/'tokenizer.json'))
-        self.session = _session(folder/file)
+        self.tokenizer = read_model_file(Tokenizer.from_file, folder/'tokenizer.json')
+        self.session = read_model_file(_session, folder/file)
         self.pool = ThreadPoolExecutor(count_cpus())
         n_classes = self.session.get_outputs()[0].shape[-1]
         _check_classes(n_classes, record, folder/file, 'export the model again')
@@ -158,7 +159,7 @@ class _LinearEngine:
         try: import skops.io
         except ModuleNotFoundError:
             raise InputError(f'{folder} holds a linear model, which needs scikit-learn: pip install "sentiment_nb[train]"') from None
-        self.pipe = skops.io.load(folder/file, trusted=[])
+        self.pipe = read_model_file(partial(skops.io.load, trusted=[]), folder/file)
         _check_classes(len(self.pipe.classes_), record, folder/file, 'copy the model folder again, whole')
 
     def __call__(self, texts):
@@ -288,6 +289,7 @@ class Predictor:
         self._cache = LRUCache(cache)
         engine_class,file = ENGINES[self.engine]
         self._engine = engine_class(folder, self.record, file)
+        read_model_file(lambda folder: self._run_engine(['good']), folder) # what loads and cannot predict is rejected here
         if self.engine=='int8': _warn_processor(folder, self.record)
 
     @classmethod
@@ -425,6 +427,25 @@ class Attribution:
     end:int # Position after its last character
     score:float # Log-odds of the predicted class that are lost without it; below 0 it speaks against the class
 
+def leave_one_out(
+    text:str, # Uncleaned
+    max_spans:int=64, # Greatest number of spans
+) -> tuple[list[tuple[int,int]],list[str]]: # The spans, and the text without each of them
+    "What has to be predicted, beside the text itself, to explain its prediction"
+    spans = word_spans(text, max_spans)
+    return spans, [text[:a]+text[b:] for a,b in spans]
+
+def score_spans(
+    text:str, # The text that was explained
+    spans:list[tuple[int,int]], # From `leave_one_out`
+    probs:np.ndarray, # Of the text and of its variants, (n_spans+1, n_classes)
+) -> list[Attribution]: # In the order of the text
+    "Attributions from the predictions of a text and its variants"
+    p = np.clip(probs[:,probs[0].argmax()], 1e-9, 1-1e-9)
+    log_odds = np.log(p/(1-p))
+    scores = log_odds[0] - log_odds[1:]
+    return [Attribution(text[a:b], a, b, float(score)) for (a,b),score in zip(spans, scores)]
+
 def explain(
     predictor:'Predictor', # A loaded model
     text:str, # Uncleaned
@@ -437,14 +458,8 @@ def explain(
     'wonderful!'
     ```
     """
-    spans = word_spans(*_check_texts([text]), max_spans)
-    variants = [text[:a]+text[b:] for a,b in spans]
-    probs = predictor.predict_proba([text, *variants])
-    predicted = probs[0].argmax()
-    p = np.clip(probs[:,predicted], 1e-9, 1-1e-9)
-    log_odds = np.log(p/(1-p))
-    scores = log_odds[0] - log_odds[1:]
-    return [Attribution(text[a:b], a, b, float(score)) for (a,b),score in zip(spans, scores)]
+    spans,variants = leave_one_out(*_check_texts([text]), max_spans)
+    return score_spans(text, spans, predictor.predict_proba([text, *variants]))
 
 # %% ../nbs/14_inference.ipynb #6db1089b
 def _colour(score, strongest):

@@ -6,8 +6,9 @@
 __all__ = ['HEAD_SECONDS', 'HEAD_BYTES', 'MAX_PIPELINED', 'LINGER_SECONDS', 'LINGER_BYTES', 'TimeoutHttpProtocol']
 
 # %% ../nbs/20_protocol.ipynb #555743e2
+import json
 from fastcore.basics import patch
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 # %% ../nbs/20_protocol.ipynb #ebc86eb4
 class _BufferedTransport:
@@ -172,3 +173,16 @@ def connection_lost(self:TimeoutHttpProtocol,
         self.running.disconnected = True
         self.running.message_event.set()
     HttpToolsProtocol.connection_lost(self, exc)
+
+# %% ../nbs/20_protocol.ipynb #e944da60
+@patch
+def send_400_response(self:TimeoutHttpProtocol,
+    msg:str, # uvicorn's, without anything that the client sent
+):
+    "Answer what is no HTTP, count it, and close the connection"
+    self.app_state.get('on_malformed', lambda: None)()
+    body = json.dumps({'error': {'type': 'bad_request', 'message': msg}}).encode()
+    head = [b'content-type: application/json', b'cache-control: no-store', b'x-content-type-options: nosniff',
+        b'content-length: %d' % len(body), b'connection: close']
+    self.transport.write(STATUS_LINE[400] + b'\r\n'.join([*head, b'', body]))
+    self.transport.close()

@@ -2,6 +2,7 @@
 import asyncio
 import gzip
 import json
+import os
 import re
 import resource
 import signal
@@ -34,7 +35,7 @@ def running(model, folder, *command, ready='"ready"', stderr=None, url=None, **e
     "A service as a process, ready, with its log in a file; SIGTERM when the block ends"
     log = folder/f'log{len(list(folder.glob("log*")))}'
     command = command or ('-m', 'sentiment_nb.cli', 'serve', '--port', '0')
-    settings = {f'SENTIMENT_NB_{k}': str(v) for k,v in env.items()}
+    settings = {f'SENTIMENT_NB_{k}': str(v) for k,v in ({'DRAIN': 0} | env).items()}
     with open(stderr or log, 'w') as err:
         env = environ(SENTIMENT_NB_MODEL=str(model), **settings)
         p = subprocess.Popen([sys.executable, *command], env=env, stdout=err, stderr=err)
@@ -88,7 +89,7 @@ def raw(s, *parts, timeout=60):
     return received
 
 def head(path='/predict', length=None, *more):
-    lines = [f'POST {path} HTTP/1.1', 'Host: x', 'Content-Type: application/json']
+    lines = [f'POST {path} HTTP/1.1', 'Host: localhost', 'Content-Type: application/json']
     if length is not None: lines.append(f'Content-Length: {length}')
     return '\r\n'.join([*lines, *more, '', '']).encode()
 
@@ -179,6 +180,22 @@ def test_docs(service, browser):
         block.get_by_role('button', name='Execute').click()
         assert block.locator('.live-responses-table .response-col_status').last.inner_text().startswith('200')
     assert all(u.startswith((service.url, 'data:')) for u in urls), urls
+    page.close()
+
+def test_docs_ask_for_the_key(keyed, browser):
+    "Shown to anybody; a request is answered once the key is given"
+    page = browser.new_page()
+    page.goto(f'{keyed.url}/docs')
+    page.locator('.btn.authorize').click()
+    form = page.locator('.auth-container', has=page.get_by_text('X-API-Key'))
+    form.locator('input').fill(keyed.client.headers['X-API-Key'])
+    form.locator('.btn.authorize').click()
+    page.locator('.close-modal').click()
+    block = page.locator('.opblock', has=page.get_by_text('/predict', exact=True))
+    block.locator('.opblock-summary-control').click()
+    block.get_by_role('button', name='Try it out').click()
+    block.get_by_role('button', name='Execute').click()
+    assert block.locator('.live-responses-table .response-col_status').last.inner_text().startswith('200')
     page.close()
 
 def schemathesis(s, tmp_path, examples, *args):
@@ -295,7 +312,7 @@ def test_half_open_connections(tiny, tmp_path):
         start = time.monotonic()
         open_ = [socket.create_connection(('127.0.0.1', s.port)) for _ in range(1000)]
         try:
-            for i,c in enumerate(open_): c.sendall(b'POST /predict HTTP/1.1\r\nHost: x\r\nX: '[:i%40])
+            for i,c in enumerate(open_): c.sendall(b'POST /predict HTTP/1.1\r\nHost: localhost\r\nX: '[:i%40])
             assert well(s)
             for c in open_:
                 c.settimeout(max(.01, start + HEAD_SECONDS + 20 - time.monotonic()))
@@ -323,11 +340,11 @@ def test_slow_bodies(tiny, tmp_path):
             c.close()
         assert well(s)
 
-def busy(s, n):
+def busy(s, n, *more):
     "Connections that have just sent a batch of 128 texts"
     body = json.dumps({'texts': [f'{i} ' + 'word '*40 for i in range(MAX_TEXTS)]}).encode()
     connections = [socket.create_connection(('127.0.0.1', s.port)) for _ in range(n)]
-    for c in connections: c.sendall(head('/predict/batch', len(body), 'Connection: close') + body)
+    for c in connections: c.sendall(head('/predict/batch', len(body), 'Connection: close', *more) + body)
     return connections
 
 def answered(c):
@@ -352,18 +369,45 @@ def test_hang_up_frees_the_place(service):
     until(lambda: metric(service, 'queue_texts')==0 and '"status": 499' in service.log.read_text())
     assert well(service)
 
-def test_full_queue(tiny, tmp_path):
-    "By one rule for one text and for many: 503 and when to come again; those inside are answered; soon all is as before"
-    with running(tiny.model, tmp_path, MAX_WAIT=.05, RATE_LIMIT='none') as s:
-        crowd = busy(s, 12)
-        until(lambda: metric(s, 'queue_seconds')>.05)
-        one = s.client.post('/predict', json={'text': 'a'})
-        responses = [answered(c) for c in crowd]
-        assert one.status_code==503 and int(one.headers['retry-after'])>=1
-        assert one.json()['error']['type']=='unavailable'
-        assert {status for status,_ in responses}=={200, 503}
-        assert all(b'retry-after: ' in b for status,b in responses if status==503)
-        until(lambda: well(s), 2)
+@pytest.fixture(scope='module')
+def pair(tiny, tmp_path_factory):
+    "A service with a short queue and two clients: `client` has the key of the heavy one"
+    keys, digests = zip(new_key(), new_key())
+    settings = {'MAX_WAIT': .05, 'RATE_LIMIT': 'none', 'API_KEYS': ','.join(digests)}
+    with running(tiny.model, tmp_path_factory.mktemp('pair'), **settings) as s:
+        s.heavy, s.light = keys
+        s.client.headers['X-API-Key'] = s.heavy
+        yield s
+
+def light_statuses(s, n=5, **request):
+    "Of requests of the light client"
+    request = request or {'json': {'text': 'a'}}
+    return [s.client.post('/predict', headers=JSON | {'X-API-Key': s.light}, **request).status_code for _ in range(n)]
+
+def test_full_queue(pair):
+    "By one rule for one text and for many: 503 and when to come again, but for whoever filled it; soon all is as before"
+    crowd = busy(pair, 12, f'X-API-Key: {pair.heavy}')
+    until(lambda: metric(pair, 'queue_seconds')>.1)
+    one = pair.client.post('/predict', json={'text': 'a'})
+    beside = light_statuses(pair)
+    assert metric(pair, 'queue_texts')>0 and beside==[200]*5, 'the heavy client was done before anything could be seen'
+    responses = [answered(c) for c in crowd]
+    assert one.status_code==503 and int(one.headers['retry-after'])>=1
+    assert one.json()['error']['type']=='unavailable'
+    assert {status for status,_ in responses}=={200, 503}
+    assert all(b'retry-after: ' in b for status,b in responses if status==503)
+    until(lambda: well(pair), 2)
+
+def test_uploads_that_never_end(pair):
+    "Seventy of one client, each a byte short of the limit: the other's long body is still read"
+    upload = head('/predict', 1_000_000, f'X-API-Key: {pair.heavy}') + b' '*999_999
+    connections = [connect(pair, upload) for _ in range(70)]
+    try:
+        until(lambda: '"status": 503' in pair.log.read_text())
+        assert light_statuses(pair, 1, content=b'{"text": "good"' + b' '*900_000 + b'}')==[200]
+    finally:
+        for c in connections: c.close()
+    until(lambda: well(pair))
 
 def test_deadline(tiny, tmp_path):
     "A request that has waited too long gets a 504"
@@ -373,16 +417,23 @@ def test_deadline(tiny, tmp_path):
         until(lambda: well(s), 5)
         assert metric(s, 'queue_texts')==0
 
-def test_sigterm_drains(tiny, tmp_path):
-    "What was accepted is answered, what comes later is refused, and then the process ends"
-    with running(tiny.model, tmp_path, MAX_WAIT=1e6) as s:
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_signals_drain(number, tiny, tmp_path):
+    """For a moment all is answered, on connections that are closed, while /readyz says 503
+
+    Then the port is closed, what was accepted is answered, and the process ends without an error.
+    """
+    with running(tiny.model, tmp_path, MAX_WAIT=1e6, DRAIN=1) as s:
         inside = busy(s, 4)
         until(lambda: metric(s, 'queue_texts')>MAX_TEXTS)
-        s.process.send_signal(signal.SIGTERM)
+        s.process.send_signal(number)
+        until(lambda: s.client.get('/readyz').status_code==503)
+        late = httpx.post(f'{s.url}/predict', json={'text': GOOD}, timeout=60)
+        assert late.status_code==200 and late.headers['connection']=='close'
         until(lambda: 'Shutting down' in s.log.read_text())
         with pytest.raises(httpx.HTTPError): httpx.post(f'{s.url}/predict', json={'text': GOOD})
         assert [answered(c)[0] for c in inside]==[200]*4
-        assert s.process.wait(20) in (0, -signal.SIGTERM)
+        assert s.process.wait(20)==0
 
 # What anybody who reaches the port may do with one connection
 
@@ -397,7 +448,7 @@ def keyed(tiny, tmp_path_factory):
 
 CHUNKED = 'Transfer-Encoding: chunked'
 
-def get(path='/livez', *more): return '\r\n'.join([f'GET {path} HTTP/1.1', 'Host: x', *more, '', '']).encode()
+def get(path='/livez', *more): return '\r\n'.join([f'GET {path} HTTP/1.1', 'Host: localhost', *more, '', '']).encode()
 
 def connect(s, *parts):
     "A connection on which something was sent"
@@ -499,39 +550,81 @@ def test_pipelining_and_reset(keyed):
     entries = [json.loads(line) for line in log.splitlines()]
     assert 'Traceback' not in log and not [e for e in entries if e['level']=='ERROR']
 
+def test_explanation_ends_when_its_client_leaves(keyed):
+    "Its parts stand in the queue as texts of their own, and leave it"
+    body = json.dumps({'text': ('word '*1000)[:5000], 'explain': True}).encode()
+    connections = [connect(keyed, head('/predict', len(body), keyed.key) + body) for _ in range(8)]
+    until(lambda: metric(keyed, 'queue_texts')>100)
+    for c in connections: c.close()
+    until(lambda: metric(keyed, 'queue_texts')==0, 2)
+    assert well(keyed)
+
+def test_what_is_no_http(keyed):
+    "An error like all others, and counted"
+    before = metric(keyed, 'rejected_total')
+    response = raw(keyed, b'NONSENSE\r\n\r\n')
+    body = response.split(b'\r\n\r\n')[1]
+    assert response.startswith(b'HTTP/1.1 400') and json.loads(body)['error']['type']=='bad_request'
+    assert metric(keyed, 'rejected_total')==before+1
+
+def test_names(keyed, service):
+    "On a loopback address only those of this machine: a page that has its own name lead there reads nothing, with a key or without"
+    for s in (keyed, service):
+        for path in ('/', '/predict', '/nowhere'):
+            response = s.client.get(path, headers={'Host': 'rebound.example'})
+            assert response.status_code==421 and response.json()['error']['type']=='misdirected'
+        assert s.client.get('/', headers={'Host': 'localhost:8000'}).status_code==200
+
+def test_ids_are_kept(service):
+    "Those of the client and of its trace, in the response and in the log"
+    sent, trace = '0b7e3d1c-58d5-4a6f-9d5e-2f4f7a1b9c3d', '4bf92f3577b34da6a3ce929d0e0e4736'
+    response = service.client.get('/', headers={'X-Request-ID': sent, 'traceparent': f'00-{trace}-00f067aa0ba902b7-01'})
+    assert response.headers['x-request-id']==sent
+    until(lambda: f'"id": "{sent}", "status": 200, "trace_id": "{trace}"' in service.log.read_text())
+
 # API keys, rate limits, CORS
 
 def test_keys(tiny, tmp_path):
     "From the environment and from a file; everything but three paths asks for one"
     one, digest = new_key()
     two, other = new_key()
-    (tmp_path/'keys').write_text(f'# ours\n{other}  # Bert\n')
+    (tmp_path/'keys').write_text(f'{other}  # Bert\n# that is all', encoding='utf-8-sig')
     with running(tiny.model, tmp_path, API_KEYS=digest, API_KEYS_FILE=tmp_path/'keys') as s:
         for path in sorted(PATHS | {'/nowhere', '/livez/', '/predict/'}):
             assert s.client.get(path).status_code==(200 if path in PUBLIC_PATHS else 401), path
         for path in (b'//', b'/livez/../metrics', b'/%6cetrics', b'http://x/metrics', b'/metrics?/livez'):
-            request = b'GET ' + path + b' HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
+            request = b'GET ' + path + b' HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
             assert raw(s, request).startswith(b'HTTP/1.1 401'), path
         wrong_keys = [{'X-API-Key': k} for k in (digest, one[:-1], b'\xff\xfe')]
         for headers in ({}, {'Authorization': f'Basic {one}'}, *wrong_keys):
             response = s.client.post('/predict', content='['*20_000, headers=headers)
             assert response.status_code==401 and response.json()['error']['type']=='unauthorized'
             assert response.headers['www-authenticate']=='Bearer'
-        for key in (one, two):
-            assert s.client.post('/predict', json={'text': GOOD}, headers={'X-API-Key': key}).status_code==200
+        beside = {'X-API-Key': one, 'Authorization': 'Bearer of another'}
+        for headers in ({'X-API-Key': one}, {'X-API-Key': two}, beside):
+            assert s.client.post('/predict', json={'text': GOOD}, headers=headers).status_code==200
         assert json.loads(hub(s.url, GOOD, 1, two)) and hub(s.url, GOOD, 1, 'wrong').startswith('401 ')
         log = s.log.read_text()
         assert not [k for k in (one, two, digest, other) if k in log] and 'ANYBODY' not in log
 
 def test_rate_is_counted_for_each_key(tiny, tmp_path):
+    "In tokens; each response tells what is left, and a request that can never fit is not told to wait"
     one, digest = new_key()
     two, other = new_key()
-    with running(tiny.model, tmp_path, API_KEYS=f'{digest},{other}', RATE_LIMIT='10/minute') as s:
+    with running(tiny.model, tmp_path, API_KEYS=f'{digest},{other}', RATE_LIMIT='80/minute') as s:
         def post(key, n): return s.client.post('/predict/batch', json={'texts': ['a']*n}, headers={'X-API-Key': key})
-        assert [post(one, n).status_code for n in (4, 5, 2)]==[200, 200, 429]
-        rejected = post(one, 2)
-        assert 1<=int(rejected.headers['retry-after'])<=60 and rejected.json()['error']['type']=='rate_limited'
+        responses = [post(one, n) for n in (4, 9, 14)] # ten tokens for each request, two for each text
+        assert [r.status_code for r in responses]==[200, 200, 429]
+        assert responses[0].headers['ratelimit-policy']=='"tokens";q=80;qu="tokens";w=60'
+        left = [int(re.match(r'"tokens";r=(\d+);t=\d+$', r.headers['ratelimit'])[1]) for r in responses]
+        assert left[0]>left[1]>left[2]
+        rejected = post(one, 9)
+        assert 1<=int(rejected.headers['retry-after'])<=120 and rejected.json()['error']['type']=='rate_limited'
+        assert rejected.headers['ratelimit'].endswith(f";t={rejected.headers['retry-after']}")
         assert post(two, 9).status_code==200
+        never = post(two, 40)
+        assert never.status_code==422 and 'retry-after' not in never.headers
+        assert 'allows 80 in 60 s' in never.json()['error']['message']
 
 def test_browsers_are_kept_out_unless_let_in(service, tiny, tmp_path):
     origin = {'Origin': 'https://example.org'}
@@ -545,18 +638,19 @@ def test_browsers_are_kept_out_unless_let_in(service, tiny, tmp_path):
         assert s.client.options('/predict', headers=preflight | other).status_code==400
         assert s.client.post('/predict', headers=origin).headers[allowed]=='https://example.org'
 
-def test_open_service_warns(tiny, tmp_path):
-    "Beyond this machine and without a key"
-    for env,warns in (({}, True), ({'API_KEYS': new_key()[1]}, False)):
+def test_open_service_needs_a_word(tiny, tmp_path, refuses):
+    "Beyond this machine and without a key it starts only where that is meant, and warns; by uvicorn, it answers nobody"
+    beyond = '-m', 'sentiment_nb.cli', 'serve', '--host', '0.0.0.0', '--port'
+    refuses(['serve', '--model', tiny.model, '--host', '0.0.0.0', '--port', 0], 'SENTIMENT_NB_ALLOW_ANONYMOUS', 'sentiment-nb key')
+    for env,warns in (({'ALLOW_ANONYMOUS': 'true'}, True), ({'API_KEYS': new_key()[1]}, False)):
         port = free_port()
-        command = ['-m', 'sentiment_nb.cli', 'serve', '--host', '0.0.0.0', '--port', str(port)]
-        with running(tiny.model, tmp_path, *command, url=f'http://127.0.0.1:{port}', **env) as s:
+        with running(tiny.model, tmp_path, *beyond, str(port), url=f'http://127.0.0.1:{port}', **env) as s:
             assert ('ANYBODY WHO REACHES 0.0.0.0' in s.log.read_text())==warns
 
 # What breaks
 
 def poisoned(tiny, folder):
-    "A copy of the tiny model, float engine only, that answers NaN wherever a text holds the word zebra"
+    "A copy of the tiny model, float engine only, that answers NaN wherever a text holds the word zebra, and panics at aaa…!"
     import shutil
     import numpy as np
     import onnx
@@ -572,6 +666,10 @@ def poisoned(tiny, folder):
     rows[tokenizer.token_to_id('zebra')] = np.nan
     table.CopyFrom(numpy_helper.from_array(rows, table.name))
     onnx.save(graph, str(folder/'onnx'/'model.onnx'))
+    file = json.loads((folder/'tokenizer.json').read_text())
+    gives_up = {'type': 'Split', 'pattern': {'Regex': '(a+)+$'}, 'behavior': 'Isolated', 'invert': False}
+    file['pre_tokenizer'] = {'type': 'Sequence', 'pretokenizers': [gives_up, file['pre_tokenizer']]}
+    (folder/'tokenizer.json').write_text(json.dumps(file))
     record = ModelRecord.load(folder)
     record.engines = {k: v for k,v in record.engines.items() if k!='int8'}
     record.save(folder)
@@ -581,17 +679,18 @@ def poisoned(tiny, folder):
 def test_nan_is_an_error_and_harms_nobody_else(tiny, tmp_path):
     "A text on which the model fails gets 500, its neighbours in the batch their answers, and the log neither text nor message"
     with running(poisoned(tiny, tmp_path/'m'), tmp_path, MAX_WAIT=1e6) as s:
-        texts = [f'{GOOD} {i}' + ' zebra quokka'*(i==7) for i in range(20)]
+        texts = [f'{GOOD} {i}' + ' zebra quokka'*(i==7) + f' {"a"*30}!'*(i==11) for i in range(20)]
         responses = in_a_loop(post_all(s, texts))
-        assert [r.status_code for r in responses]==[500 if i==7 else 200 for i in range(20)]
+        assert [r.status_code for r in responses]==[500 if i in (7, 11) else 200 for i in range(20)]
+        for _ in range(2): assert s.client.post('/predict', json={'text': texts[11]}).status_code==500 # more than there are threads
         error = responses[7].json()['error']
         request_id = responses[7].headers['x-request-id']
         assert error['type']=='model_failed' and request_id in error['message']
-        assert s.client.post('/predict', json={'text': 'a zebra', 'explain': True}).status_code==500 and well(s)
+        assert s.client.post('/predict', json={'text': 'a zebra here', 'explain': True}).status_code==500 and well(s)
         until(lambda: s.log.read_text().count('RuntimeError')>1)
         log = s.log.read_text()
-        assert request_id in log and 'inference.py' in log
-        assert not [w for w in ('zebra', 'quokka', 'love') if w in log]
+        assert request_id in log and 'inference.py' in log and '"error": "PanicException"' in log
+        assert not [w for w in ('zebra', 'quokka', 'love', 'aaaa') if w in log]
 
 QUOTING = '''
 from sentiment_nb import api
@@ -601,6 +700,13 @@ class Quoting(api.Predictor):
         return super().predict(texts)
 api.Predictor = Quoting
 api.serve_api(api.load_settings(), port=0)
+'''
+
+STALLED = '''
+import sys
+from sentiment_nb import api
+api.LOGGING["handlers"]["stderr"]["size"] = 50
+api.serve_api(api.load_settings(), port=int(sys.argv[1]))
 '''
 
 def test_message_of_an_error_stays_out_of_the_log(tiny, tmp_path):
@@ -637,12 +743,60 @@ def test_altered_model(tiny, tmp_path, refuses, shell):
     p = subprocess.run(command, env=environ(SENTIMENT_NB_MODEL=str(model)), capture_output=True, text=True, timeout=120)
     assert p.returncode!=0 and 'is not the file that was saved' in p.stderr
 
+def junk_graph(folder):
+    (folder/'onnx'/'model.onnx').write_bytes(b'\x08' + b'junk'*100)
+
+def junk_tokenizer(folder): (folder/'tokenizer.json').write_text('{"version": "1.0", "model": {"type": "nothing"}}')
+
+def unlisted_weights(folder):
+    "The graph keeps its weights in a file beside it, which is changed after all was listed"
+    import onnx
+    path = folder/'onnx'/'model.onnx'
+    onnx.save(onnx.load(str(path)), str(path), save_as_external_data=True, location='weights.bin')
+
+def smaller_vocabulary(folder):
+    "A graph for which the tokenizer has too many tokens: it loads, and cannot predict"
+    import onnx
+    from onnx import numpy_helper
+    path = folder/'onnx'/'model.onnx'
+    graph = onnx.load(str(path))
+    table = max(graph.graph.initializer, key=lambda i: list(i.dims)[:1])
+    table.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(table)[:50].copy(), table.name))
+    onnx.save(graph, str(path))
+
+def out_of_range(folder):
+    record = json.loads((folder/'sentiment_nb.json').read_text())
+    (folder/'sentiment_nb.json').write_text(json.dumps(record | {'max_length': 2*10**9}))
+
+DAMAGES = {junk_graph: 'model.onnx cannot be loaded', junk_tokenizer: 'tokenizer.json cannot be loaded',
+    unlisted_weights: 'weights.bin is not the file', smaller_vocabulary: 'cannot be loaded', out_of_range: 'max_length is 2000000000'}
+
+@pytest.mark.parametrize('damage', DAMAGES, ids=lambda f: f.__name__)
+def test_model_folders_that_lie(damage, tiny, workdir, refuses):
+    "With the right hashes, or without one for what the graph reads beside itself: one line, and no traceback"
+    import shutil
+    from sentiment_nb.core import write_checksums
+    shutil.copytree(tiny.model, 'm', ignore=shutil.ignore_patterns('model_int8.onnx', 'model.safetensors'))
+    record = json.loads(Path('m/sentiment_nb.json').read_text())
+    record['engines'].pop('int8', None)
+    Path('m/sentiment_nb.json').write_text(json.dumps(record))
+    damage(Path('m'))
+    write_checksums('m')
+    if damage is unlisted_weights: Path('m/onnx/weights.bin').write_bytes(Path('m/onnx/weights.bin').read_bytes()[::-1])
+    refuses(['predict', '--model', 'm', '--text', 'fine'], DAMAGES[damage])
+
 REFUSED = [
     ('--model nowhere', {}, ['nowhere', 'quickstart']),
     ('--port 99999', {}, ['99999', '--port']),
-    ('--host 192.0.2.1', {}, ['192.0.2.1', '--host']),
+    ('--host 192.0.2.1', {'API_KEYS': 'a'*64}, ['192.0.2.1', '--host']),
     ('', {'MAX_BODY': 'much'}, ['SENTIMENT_NB_MAX_BODY', 'much']),
     ('', {'RATE_LIMIT': 'often'}, ['SENTIMENT_NB_RATE_LIMIT', 'often']),
+    ('', {'RATE_LIMIT': '0/minute'}, ['SENTIMENT_NB_RATE_LIMIT', 'at least 1']),
+    ('', {'RATE_LIMIT': '10/minute;5/second'}, ['SENTIMENT_NB_RATE_LIMIT', '5/second']),
+    ('', {'DEADLINE': 'inf'}, ['SENTIMENT_NB_DEADLINE', 'finite']),
+    ('', {'CORS_ORIGINS': 'https://example.org/'}, ['SENTIMENT_NB_CORS_ORIGINS', 'slash']),
+    ('', {'API_KEYS': ',,'}, ['SENTIMENT_NB_API_KEYS', 'nothing in it']),
+    ('', {'API_KEY': 'secret'}, ['SENTIMENT_NB_API_KEY ', 'SENTIMENT_NB_API_KEYS']),
     ('', {'API_KEYS': 'secret'}, ['sentiment-nb key']),
     ('', {'API_KEYS_FILE': '/nowhere'}, ['/nowhere'])]
 
@@ -663,6 +817,22 @@ def test_full_disk_under_the_log(tiny, tmp_path):
     command = ['-m', 'sentiment_nb.cli', 'serve', '--port', str(port)]
     with running(tiny.model, tmp_path, *command, stderr='/dev/full', url=f'http://127.0.0.1:{port}') as s:
         for _ in range(20): assert well(s)
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='a pipe with a name')
+def test_stalled_reader_of_the_log(tiny, tmp_path):
+    "A pipe from which nobody reads: requests are answered as before, lines that find no place are counted, and the end is orderly"
+    os.mkfifo(tmp_path/'pipe')
+    reader = os.open(tmp_path/'pipe', os.O_RDONLY | os.O_NONBLOCK)
+    port = free_port()
+    options = {'stderr': tmp_path/'pipe', 'url': f'http://127.0.0.1:{port}', 'RATE_LIMIT': 'none'}
+    try:
+        with running(tiny.model, tmp_path, '-c', STALLED, str(port), **options) as s:
+            for _ in range(400): assert s.client.get('/livez').status_code==200 # 80 kB of log, more than a pipe takes
+            until(lambda: metric(s, 'log_dropped_total')>0 or s.client.get('/nowhere').status_code!=404)
+            assert well(s)
+            s.process.terminate()
+            assert s.process.wait(20)==0
+    finally: os.close(reader)
 
 def test_killed_worker_is_replaced(tiny, tmp_path):
     "uvicorn with two workers: one dies, requests go on, a new one comes"

@@ -433,7 +433,7 @@ def test_service(visit, quickstart, tmp_path):
     "The page before a service with a key: the same answers, in chunks that fit, after the waits that it wants; each error is a sentence"
     key, digest = new_key()
     table = [['text'], [''], *([t] for t in quickstart.texts[:200]), ['long '*30_000], ['я'*90_000]]
-    with service(tmp_path, quickstart.folder, API_KEYS=digest, RATE_LIMIT='150/10second') as api:
+    with service(tmp_path, quickstart.folder, API_KEYS=digest, RATE_LIMIT='8000/10second') as api:
         with app(tmp_path, '--api', api.url, SENTIMENT_NB_KEY=key) as s:
             v = visit(s)
             v.submit(TEXT)
@@ -500,6 +500,17 @@ def test_only_this_machine(server):
     process = psutil.Process(server.process.pid)
     connections = [c for p in (process, *process.children(recursive=True)) for c in p.net_connections('tcp')]
     assert {c.laddr.ip for c in connections if c.status=='LISTEN'}=={'127.0.0.1'}
+
+def test_names_of_this_machine(server):
+    "A page that has its own name lead to this address reaches the WebSocket by no other name than one of this machine's"
+    port = int(server.url.rsplit(':', 1)[1])
+    upgrade = ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==']
+    def handshake(name):
+        request = ['GET /_stcore/stream HTTP/1.1', f'Host: {name}', f'Origin: http://{name}', *upgrade, '', '']
+        with socket.create_connection(('127.0.0.1', port), timeout=20) as c:
+            c.sendall('\r\n'.join(request).encode())
+            return int(c.recv(1000).split()[1])
+    assert handshake(f'localhost:{port}')==101 and handshake(f'rebound.example:{port}')==403
 
 # How it looks
 

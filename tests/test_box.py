@@ -57,7 +57,7 @@ def test_compose_bakes_no_key_in_and_gives_no_rights():
     "Keys come from the environment; the file system is read-only but for /tmp of the page; ports stay on this machine"
     services = yaml.safe_load((root/'compose.yaml').read_text())['services']
     assert {n: s['environment'] for n,s in services.items()}=={
-        'api': {'SENTIMENT_NB_API_KEYS': '${SENTIMENT_NB_API_KEYS:-}'},
+        'api': {'SENTIMENT_NB_API_KEYS': '${SENTIMENT_NB_API_KEYS:-}', 'SENTIMENT_NB_ALLOW_ANONYMOUS': 'true'},
         'app': {'SENTIMENT_NB_KEY': '${SENTIMENT_NB_KEY:-}'}}
     for s in services.values():
         assert s['read_only'] and s['cap_drop']==['ALL']
@@ -293,6 +293,8 @@ def start_podman(podman, *args, **kw): return subprocess.Popen(['podman', *map(s
 WHO_AND_WHERE = '''id -u; id -g; tr "\\0" " " </proc/1/cmdline
 for f in /x /model/x /tmp/x /opt/venv/x; do touch $f 2>/dev/null && echo $f; done; true'''
 
+ANONYMOUS = '--env', 'SENTIMENT_NB_ALLOW_ANONYMOUS=true'
+
 @pytest.mark.slow
 def test_container_answers_and_drains(podman, image, tiny):
     """It predicts what the Predictor does, as the first process, a user without rights
@@ -300,6 +302,8 @@ def test_container_answers_and_drains(podman, image, tiny):
     On a read-only file system, without a network. SIGTERM lets it finish what it has begun.
     """
     with podman.running(image) as name:
+        assert podman('wait', name)=='2' and 'SENTIMENT_NB_ALLOW_ANONYMOUS' in podman.logs(name)
+    with podman.running(image, *ANONYMOUS) as name:
         podman.wait(name, '"ready"')
         assert ask(podman, name, '/readyz')==(200, {'status': 'ok'})
         status,answer = ask(podman, name, '/predict', {'text': GOOD})
@@ -341,14 +345,14 @@ def test_a_volume_takes_the_place_of_the_model(podman, image, tiny, tmp_path):
     record.temperature *= 9
     record.save(other)
     write_checksums(other)
-    with podman.running(image, '--volume', f'{other}:/model:ro') as name:
+    with podman.running(image, *ANONYMOUS, '--volume', f'{other}:/model:ro') as name:
         podman.wait(name, '"ready"')
         _,answer = ask(podman, name, '/predict', {'text': GOOD})
         built_in = Predictor(tiny.model).predict(GOOD).confidence
         mounted = Predictor(other).predict(GOOD).confidence
         assert answer['confidence']==pytest.approx(mounted, abs=1e-6) and abs(answer['confidence']-built_in)>1e-4
     (other/'tokenizer.json').write_text('{}')
-    with podman.running(image, '--volume', f'{other}:/model:ro') as name:
+    with podman.running(image, *ANONYMOUS, '--volume', f'{other}:/model:ro') as name:
         assert podman('wait', name)=='2'
         log = podman.logs(name)
         assert 'tokenizer.json is not the file that was saved' in log and 'Traceback' not in log
@@ -376,7 +380,8 @@ def test_places_that_build_on_the_image(podman, image, kind, tmp_path):
         start = json.loads((deploy/'railway'/'railway.json').read_text())['deploy']['startCommand']
         command = '/bin/sh', '-c', re.fullmatch(r'/bin/sh -c "(.*)"', start)[1]
         port = 9191
-    with podman.running(f'localhost/{kind}', '--env', 'PORT=9191', command=command) as name:
+    word = () if kind=='space' else ANONYMOUS
+    with podman.running(f'localhost/{kind}', '--env', 'PORT=9191', *word, command=command) as name:
         podman.wait(name, '"ready"')
         assert f'http://0.0.0.0:{port}' in podman.logs(name)
         if not command: assert ask(podman, name, '/predict', {'text': GOOD})[0]==200
