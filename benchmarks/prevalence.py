@@ -116,7 +116,7 @@ def groups(args):
     for report in args.reports:
         all_probs,labels,names = read_report(report)
         k = names.index('negative')
-        for model in ('as it is','biased','guesses'):
+        for model in ('as it is','biased'):
             monthly = np.repeat(SHARES, 3)
             population = np.concatenate([make_population(labels==k, s, args.texts//12, rng) for s in monthly])
             months = np.repeat([f'2024-{m+1:02}' for m in range(12)], args.texts//12)
@@ -139,19 +139,19 @@ def adjusted(args):
         k = names.index('negative')
         for share in SHARES:
             held,counted = [],[]
-            for _ in range(args.draws//10):
+            for _ in range(args.draws//4):
                 order = rng.permutation(len(labels))
                 first,others = np.array_split(order, 2)
                 confusion = np.zeros((len(names),)*2)
                 np.add.at(confusion, (labels[first], preds[first]), 1)
-                population = others[make_population(labels[others]==k, share, 1000, rng)]
+                population = others[make_population(labels[others]==k, share, 400, rng)] # few enough to need none twice
                 counts = np.bincount(preds[population], minlength=len(names))
                 _,low,high = adjusted_shares(counts, confusion, draws=400)
                 truth = (labels[population]==k).mean()
                 held.append(low[k]<=truth<=high[k])
                 counted.append(counts[k]/counts.sum())
             rows.append(dict(texts=Path(report).name, share=share, counted=np.mean(counted), coverage=np.mean(held)))
-    print_table(rows, f'adjusted count of 1,000 texts; {args.draws//10:,} draws a case')
+    print_table(rows, f'adjusted count of 400 texts; {args.draws//4:,} draws a case')
     save('prevalence', args, PACKAGES, dict(rows=rows), part='adjusted')
 
 def airline(args):
