@@ -106,6 +106,7 @@ def _to_batch(rows, schema):
 def _row_batches(path, options):
     "Yield the rows of a text table as batches"
     names,rows,types = read_table(path, **options)
+    if not names: raise InputError(f"{path} is empty: give a file with a header and rows")
     schema = pa.schema([_arrow_field(name, types[name] if types else 'string') for name in names])
     n = 0
     for part in batched(rows, 4096):
@@ -225,7 +226,8 @@ def _map_arrow(batches, schema, path):
     try:
         _write_stream(temporary, schema, batches)
         temporary.replace(path)
-    finally: temporary.unlink(missing_ok=True)
+    finally:
+        if temporary.exists(): temporary.unlink()
     return Dataset.from_file(str(path))
 
 @contextmanager
@@ -238,7 +240,8 @@ def _spooled(batches, path):
     try:
         _write_stream(spool, first.schema, chain([first], batches))
         yield read_spool
-    finally: spool.unlink(missing_ok=True)
+    finally:
+        if spool.exists(): spool.unlink()
 
 def _write_arrow(batches, names, path):
     "Write batches with `label` as a `ClassLabel`, and return them mapped from disk"

@@ -24,7 +24,9 @@ PACKED = ('.gz','.bz2','.zip') # Ways to pack it
 
 def _member_name(path, member):
     "The only name in a zip that matches `member`, files that macOS adds left out"
-    with zipfile.ZipFile(path) as archive: names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive: names = archive.namelist()
+    except zipfile.BadZipFile as e: raise InputError(f"{path} cannot be unpacked ({e}): fetch it again") from None
     matches = [n for n in names if not n.endswith('/') and not n.startswith('__MACOSX') and Path(n).match(member)]
     if len(matches)==1: return matches[0]
     raise InputError(f"{path} holds {len(matches)} files that match {member}, expected one: unpack it and name the file")
@@ -247,31 +249,29 @@ def _csv_reader(lines, form):
     return csv.reader(lines, delimiter=form.delimiter, strict=True)
 
 # %% ../nbs/01_tables.ipynb #7a10c0e5
-def _describe_csv_error(error, line):
+def _describe_csv_error(error, text):
     "What a message of `csv` means, and what to do"
     message = f'{error}'
     if 'end of data' in message or 'field limit' in message:
-        return "cannot be read: a quotation mark opens a field that never ends: close it, or name --quoting none if marks mean nothing"
-    if 'expected after' not in message: return f"cannot be read ({message})"
-    escaped = '\\"' in line or '\\""' in line
-    remedy = '--quoting backslash if \\" is a mark inside of marks' if escaped else '--quoting none if marks mean nothing here'
-    return f"cannot be read: text goes on behind a closing quotation mark: double the marks inside of a field, or name {remedy}"
+        return "a quotation mark opens a field that never ends: close it, or set quoting to none if marks mean nothing here"
+    if 'expected after' not in message: return message
+    is_escaped = '\\"' in text
+    remedy = 'to backslash if \\" is a mark inside of marks' if is_escaped else 'to none if marks mean nothing here'
+    return f"text goes on behind a closing quotation mark: double the marks inside of a field, or set quoting {remedy}"
 
-def _check_length(row, n, place):
+def _check_length(row, n, place, line):
     "Reject a row with more or fewer fields than the header"
     if len(row)==n: return
     problem,remedy = ('more', 'put a text that holds the separator in quotes') if len(row)>n else ('fewer', 'complete the row')
-    raise InputError(f"{place}: has {problem} fields than the header, expected {n}, got {len(row)}: {remedy}", option='delimiter')
+    raise InputError(f"{place}: has {problem} fields than the header, expected {n}, got {len(row)} (line {line:,}): {remedy}",
+        option='delimiter')
 
 def _looks_swallowed(row, delimiter):
     "Whether each line of a row looks like a row of its own: a stray mark may have joined them"
     lines = delimiter.join(row).split('\n')
     return len(lines)>2 and all(line.count(delimiter)==len(row)-1 for line in lines)
 
-def _place(path, i, line):
-    "Where a row stands; row 0 is the header"
-    if not i: return f"{path}, header"
-    return f"{path}, row {i:,}" + (f" (line {line:,})" if line!=i else '')
+def _place(path, i): return f"{path}, row {i:,}" if i else f"{path}, header"
 
 def _numbered_rows(path, form, member):
     "Yield the number of each row, the line it begins in, its number of lines and its fields; blank lines are no rows"
@@ -289,7 +289,7 @@ def _numbered_rows(path, form, member):
             n_before = reader.line_num
     except csv.Error as e:
         problem = _describe_csv_error(e, last[0])
-        raise InputError(f"{_place(path, i, n_before+form.skip+1)}: {problem}", option='quoting') from None
+        raise InputError(f"{_place(path, i)}: cannot be read (line {n_before+form.skip+1:,}): {problem}", option='quoting') from None
 
 def _csv_rows(path, form, member='*'):
     "Yield the fields of each row, the header first, all of one length"
@@ -297,11 +297,11 @@ def _csv_rows(path, form, member='*'):
     is_warned = False
     for i,line,n_lines,row in _numbered_rows(path, form, member):
         length = length or len(row)
-        _check_length(row, length, _place(path, i, line))
+        _check_length(row, length, _place(path, i), line)
         if n_lines>2 and not is_warned and _looks_swallowed(row, form.delimiter):
             is_warned = True
-            warnings.warn(f"{_place(path, i, line)}: a field in quotation marks holds {n_lines:,} lines that look like rows; "
-                "if a stray mark joined them, name --quoting none", stacklevel=2)
+            warnings.warn(f"{_place(path, i)}: a field in quotation marks holds {n_lines:,} lines that look like rows; "
+                "if a stray mark joined them, pass --quoting none", stacklevel=2)
         yield [_restore_breaks(field) if _ESCAPE in field else field for field in row]
 
 # %% ../nbs/01_tables.ipynb #7a10c0e9
@@ -341,7 +341,7 @@ def _sniff_quoting(path, form, member):
         warnings.warn(f"{path}: quotation marks are read as text, as in line {unclosed:,}, where one opens a field and does not close it", stacklevel=2)
         return 'none'
     raise InputError(f"{path}, line {doubtful or unclosed:,}: a quotation mark begins a field, and may enclose it or belong to the text: "
-        "name --quoting double or --quoting none", option='quoting')
+        "set quoting to double where marks enclose fields, to none where they are text", option='quoting')
 
 # %% ../nbs/01_tables.ipynb #7a10c0ec
 def _unique_pairs(pairs):
@@ -354,16 +354,16 @@ def _unique_pairs(pairs):
 def _json_rows(path, form, member='*'):
     "Yield the objects of JSON Lines; blank lines are no rows"
     i = 0
-    for line,text in enumerate(_read_lines(path, form, member), 1):
+    for text in _read_lines(path, form, member):
         if not text.strip(): continue
         i += 1
         try: row = json.loads(text, object_pairs_hook=_unique_pairs)
-        except InputError as e: raise InputError(f"{_place(path, i, line)}: {e}") from None
+        except InputError as e: raise InputError(f"{_place(path, i)}: {e}") from None
         except (json.JSONDecodeError, RecursionError) as e:
             reason = getattr(e, 'msg', 'nested too deeply')
-            raise InputError(f"{_place(path, i, line)}: cannot be read as JSON ({reason}): write one object in each line") from None
+            raise InputError(f"{_place(path, i)}: cannot be read as JSON ({reason}): write one object in each line") from None
         if isinstance(row, dict): yield row
-        else: raise InputError(f"{_place(path, i, line)}: is a {type(row).__name__}, expected one JSON object in each line")
+        else: raise InputError(f"{_place(path, i)}: is a {type(row).__name__}, expected one JSON object in each line")
 
 def _json_type(value):
     "The Arrow type of a value, or `json` for what has none that all rows could share"
@@ -427,8 +427,7 @@ def _check_names(names, path):
     if names.count('')>1: names = [name or f'column_{i}' for i,name in enumerate(names, 1)]
     repeated = [name for name in names if names.count(name)>1]
     if not repeated: return names
-    columns = ', '.join(map(repr, names))
-    raise InputError(f"{path} has two columns called {repeated[0]!r} among {columns}, of which one would be lost: rename one")
+    raise InputError(f"{path} has two columns called {repeated[0]!r}, of which one would be lost: rename one")
 
 def _check_table(path, member):
     "The suffix of a table; a path that is no file, or a suffix that is not read, is rejected"
