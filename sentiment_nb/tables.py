@@ -409,9 +409,9 @@ def _explain_errors(path, form=None, member='*'):
     except UnicodeDecodeError:
         line = _wrong_letter_line(path, form, member)
         raise InputError(f"{path} is not {form.encoding}, the first wrong letter is in line {line:,}: "
-            "name its encoding, for instance cp1252", option='encoding') from None
+            "name its encoding", option='encoding') from None
     except UnicodeError as e:
-        raise InputError(f"{path} cannot be read ({e}): name its encoding, for instance cp1252", option='encoding') from None
+        raise InputError(f"{path} cannot be read ({e}): name its encoding", option='encoding') from None
     except (EOFError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile) as e:
         raise InputError(f"{path} cannot be unpacked ({e}): fetch it again") from None
     except OSError as e:
@@ -419,7 +419,7 @@ def _explain_errors(path, form=None, member='*'):
         raise InputError(f"{path} cannot be read ({e.strerror or e}): check the file") from None
     except ValueError as e: # Arrow's errors cannot be named without importing it
         if not type(e).__module__.startswith('pyarrow'): raise
-        raise InputError(f"{path} cannot be read ({str(e).splitlines()[0][:120]}): fetch it again, or save it anew") from None
+        raise InputError(f"{path} cannot be read ({str(e).splitlines()[0][:120].rstrip('.')}): fetch it again, or save it anew") from None
 
 # %% ../nbs/01_tables.ipynb #01eaf3bc
 def _check_names(names, path):
