@@ -231,7 +231,7 @@ def split_rows(
     train,validation = _split_off(train, n_validation, labels, by, values, seed)
     return {'train': train, 'validation': validation, 'test': test}
 
-# %% ../nbs/05_cleaning.ipynb #0d715999
+# %% ../nbs/05_cleaning.ipynb #4a9c6e77
 def first_rows(
     labels:np.ndarray, # Class index of each row in a random order, (n,)
     limit:int, # Number of rows to keep
@@ -245,6 +245,7 @@ def first_rows(
         rows[np.flatnonzero(labels[rows]==most)[-1]] = np.flatnonzero(labels==label)[0]
     return rows
 
+# %% ../nbs/05_cleaning.ipynb #0d715999
 def _take_of_classes(d, limit):
     "The first rows of each domain and class"
     missing = {(domain, label): n for domain,counts in limit.items() for label,n in enumerate(counts)}
@@ -406,6 +407,7 @@ def _check_splits(rows, labels, names, by):
         raise InputError(f"split by {by}, {split} holds no {absent} text, so nothing could be measured on it: "
             "split by label, or give it a larger share")
 
+# %% ../nbs/05_cleaning.ipynb #4a9c6e76
 def _parse_number(value):
     "A finite number"
     number = float(value)
@@ -437,6 +439,7 @@ def parse_dates(
     raise InputError(f"{source} cannot be split by time: its column 'date' holds {value}, "
         "expected ISO 8601, as 2024-03-14, in each row, or numbers: write the dates so")
 
+# %% ../nbs/05_cleaning.ipynb #4a9c6e74
 def _split_values(ds, by, source):
     "Users or dates to split by; None to split by label"
     column = {'label': None, 'user': 'user', 'time': 'date'}[by]
@@ -447,7 +450,6 @@ def _split_values(ds, by, source):
             "Rename one, or split by label")
     return parse_dates(ds[column][:], source) if by=='time' else np.array(ds[column][:])
 
-# %% ../nbs/05_cleaning.ipynb #4a9c6e74
 def split_train(
     ds:dict, # Split name to `Dataset`; a `validation` and `test` of its own are kept
     sizes:tuple[float,float]=(.1,.1), # Shares of validation and test, where `ds` has no such split

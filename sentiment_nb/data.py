@@ -336,6 +336,11 @@ def _find_columns(schema, text_column, label_column, path):
     for name in (text, label): _check_column(schema, name, path)
     return text, label
 
+def _feature(schema, name):
+    "The feature of a column, as `datasets` declares it in the metadata of a Parquet file"
+    alone = pa.schema([schema.field(name)], schema.metadata)
+    return Features.from_arrow_schema(alone).get(name)
+
 def _declared_labels(feature, labels):
     "The label mapping of a `ClassLabel` feature, whose rows are integers, by its names or as `labels` says; other features leave it unchanged"
     declared = getattr(feature, 'names', None)
@@ -384,7 +389,7 @@ def load_file(
     if out.exists(): return Dataset.from_file(str(out))
     first,batches = _first_batch(table_batches(path, *form), path)
     text,label = _find_columns(first.schema, text_column, label_column, path)
-    mapping = _declared_labels(Features.from_arrow_schema(pa.schema([first.schema.field(label)], first.schema.metadata)).get(label), labels)
+    mapping = _declared_labels(_feature(first.schema, label), labels)
     with _read_once(path, batches, out) as reread:
         if _stamp(path)!=stamp: raise InputError(f"{path} changed while it was read: run the same command again")
         return write_dataset(reread, out, text, label, path.name, mapping, drop_empty)
@@ -502,8 +507,7 @@ def _joint_labels(paths, text_column=None, label_column=None, labels=None, drop_
         _check_file(path)
         first,batches = _first_batch(table_batches(path, **form), path)
         text,label = _find_columns(first.schema, text_column, label_column, path)
-        declared = Features.from_arrow_schema(pa.schema([first.schema.field(label)], first.schema.metadata)).get(label)
-        if getattr(declared, 'names', None): return labels
+        if getattr(_feature(first.schema, label), 'names', None): return labels
         counts += count_values(batches, label, text if drop_empty else None)
     return map_labels([v for v in counts if not _is_missing(v)], labels)
 
@@ -546,7 +550,8 @@ def _s140_split(path, member):
     "One CSV, plain or inside a zip, as a `Dataset`"
     out = _arrow_path(_stamp(path), member, 'sentiment140')
     if out.exists(): return Dataset.from_file(str(out))
-    try: return write_dataset(lambda: _s140_batches(path, member), out, 'text', 'label', path.name, S140_LABELS, drop_empty=True)
+    def batches(): return _s140_batches(path, member)
+    try: return write_dataset(batches, out, 'text', 'label', path.name, S140_LABELS, drop_empty=True)
     except pa.ArrowException as e:
         raise InputError(f"{path} is not Sentiment140's six-column layout ({str(e).splitlines()[0][:80]}): "
             f"download it from {S140_HOME}") from None
@@ -663,7 +668,8 @@ def load_hub(
 def _read_parquet(path):
     "A Parquet file that `datasets` wrote, its features included, mapped from disk"
     out = _arrow_path(_stamp(path))
-    return Dataset.from_file(str(out)) if out.exists() else _map_arrow(_parquet_batches(path), pq.read_schema(path), out)
+    if out.exists(): return Dataset.from_file(str(out))
+    return _map_arrow(_parquet_batches(path), pq.read_schema(path), out)
 
 def _check_prepared(folder):
     "Reject a folder without `prepared.json`; the message holds the command that makes one"

@@ -162,6 +162,7 @@ def _sniff_line_end(sample):
     if end<0: return '\r' if '\r' in unquoted else '\n'
     return '\r\n' if unquoted[:end].endswith('\r') else '\n'
 
+# %% ../nbs/01_tables.ipynb #7a10c0f5
 def _check_utf8(path, member):
     "Reject a file of which most letters beyond ASCII are not UTF-8"
     with open_bytes(path, member) as f:
@@ -421,7 +422,7 @@ def _explain_errors(path, form=None, member='*'):
         if not type(e).__module__.startswith('pyarrow'): raise
         raise InputError(f"{path} cannot be read ({str(e).splitlines()[0][:120].rstrip('.')}): fetch it again, or save it anew") from None
 
-# %% ../nbs/01_tables.ipynb #01eaf3bc
+# %% ../nbs/01_tables.ipynb #7a10c0f2
 def _check_names(names, path):
     "Names of columns: several without one get one, and one that occurs twice is rejected"
     if names.count('')>1: names = [name or f'column_{i}' for i,name in enumerate(names, 1)]
@@ -441,18 +442,23 @@ def _check_table(path, member):
     if suffix=='.parquet' and path.suffix.lower() in PACKED: raise InputError(f"{path.name} is packed Parquet: unpack it first")
     return suffix
 
+# %% ../nbs/01_tables.ipynb #01eaf3bc
 def _guard(rows, path, form=None, member='*'):
     "Rows whose errors are explained"
     with _explain_errors(path, form, member): yield from rows
 
 def _open_rows(path, suffix, form, header, member):
     "Column names, rows and types of a text file"
-    if suffix=='.txt': return ['text'], ({'text': line.rstrip('\r\n')} for line in _read_lines(path, form, member)), None
+    if suffix=='.txt':
+        lines = _read_lines(path, form, member)
+        return ['text'], ({'text': line.rstrip('\r\n')} for line in lines), None
     if suffix in ('.jsonl','.ndjson'):
         types = _json_columns(_json_rows(path, form, member))
         if not types: raise InputError(f"{path} has no rows, expected one JSON object in each line")
         return list(types), _json_rows(path, form, member), types
-    if form.quoting is None: form = replace(form, quoting=_sniff_quoting(path, form, member) if form.delimiter=='\t' else 'double')
+    if form.quoting is None:
+        quoting = _sniff_quoting(path, form, member) if form.delimiter=='\t' else 'double'
+        form = replace(form, quoting=quoting)
     fields = _csv_rows(path, form, member)
     first = next(fields, [])
     names = _check_names(first, path) if header else [f'column_{i}' for i in range(1, len(first)+1)]

@@ -134,14 +134,17 @@ def test_digits_behind_a_byte_order_mark(prepared, predicted):
     for encoding in ('UTF8', 'utf-8', 'utf-8-sig', 'U8'):
         assert predicted('a.csv', content, '--encoding', encoding)[0][7]['text']=='007'
 
+LINES = '\n'.join(json.dumps({'text': t, 'label': label}) for t,label in ROWS).encode()
+
 def test_optional_keys(prepared, predicted, cli, model, workdir):
     "A key that the first line lacks, and one that is null for thousands of rows before it is text"
-    lines = [json.dumps({'text': t, 'label': label} | ({'reply': 'thanks'} if i==70 else {})) for i,(t,label) in enumerate(ROWS)]
-    content = '\n'.join(lines).encode()
+    lines = LINES.splitlines()
+    lines[70] = lines[70][:-1] + b', "reply": "thanks"}'
+    content = b'\n'.join(lines)
     assert len(prepared('a.jsonl', content)[0])==100
     assert predicted('a.jsonl', content)[0][70]['reply']=='thanks'
-    late = [json.dumps({'text': 'x', 'label': 1, 'reply': None if i<5000 else 'thanks', 'n': 1 if i<5000 else .5}) for i in range(5001)]
-    (workdir/'late.jsonl').write_text('\n'.join(late))
+    late = [{'text': 'x', 'reply': None, 'n': 1}]*5000 + [{'text': 'x', 'reply': 'thanks', 'n': .5}]
+    (workdir/'late.jsonl').write_text('\n'.join(map(json.dumps, late)))
     for out in ('out.csv', 'out.parquet'):
         assert cli('predict', '--model', model, '--file', 'late.jsonl', '--out', out).code==0
     assert pq.read_table('out.parquet')['reply'].to_pylist()[-1]=='thanks'
@@ -198,9 +201,9 @@ def zipped(name, content):
     with zipfile.ZipFile(f, 'w') as z: z.writestr(name, content)
     return f.getvalue()
 
-LINES = '\n'.join(json.dumps({'text': t, 'label': label}) for t,label in ROWS).encode()
 DOWNLOADS = {'reviews-2023.05.zip': zipped('reviews.csv', table()), 'Archive.ZIP': zipped('Data.CSV', table()),
-    'reviews.CSV.GZ': gzip.compress(table()), 'a.tsv.bz2': bz2.compress(table(sep='\t')), 'lines.zip': zipped('a.jsonl', LINES),
+    'reviews.CSV.GZ': gzip.compress(table()), 'a.tsv.bz2': bz2.compress(table(sep='\t')),
+    'lines.zip': zipped('a.jsonl', LINES),
     'a.2023.gz': gzip.compress(table()), 'a.ndjson': LINES}
 
 @pytest.mark.parametrize('name', DOWNLOADS)
@@ -236,10 +239,11 @@ def test_names_in_the_metadata_of_parquet(prepared, workdir):
     turned = prepared('own.parquet', content, '--labels', 'positive=negative,negative=positive')[0]
     assert turned['stay 0 was dull']=='positive'
 
-@pytest.mark.parametrize('values', [{'negative': 0, 'positive': 2}, {'negative': 2, 'positive': 4}, {'negative': -1, 'positive': 1}])
+@pytest.mark.parametrize('ends', [(0, 2), (2, 4), (-1, 1)])
 @pytest.mark.parametrize('classes', [2, 3])
-def test_incomplete_scales_are_asked_for(values, classes, refuses, cli, workdir):
+def test_incomplete_scales_are_asked_for(ends, classes, refuses, cli, workdir):
     "The line that the message suggests can be pasted, with the question marks filled in"
+    values = dict(zip(NAMES, ends))
     (workdir/'a.csv').write_bytes(labelled(values))
     error = refuses(['prepare', 'a.csv', '--classes', str(classes), '--out', 'out'], '--labels')
     form = error.split("--labels '")[1].split("'")[0]
@@ -279,7 +283,8 @@ def test_a_test_split_that_lacks_a_class(cli, workdir):
 
 def test_a_limit_keeps_the_rare_class(cli, workdir):
     "Five of a thousand, three hundredths of which are negative"
-    rows = [(f'stay {i} was lovely {i*7919}', 'positive') for i in range(970)] + [(f'stay {i} was bad {i*31}', 'negative') for i in range(30)]
+    rows = [(f'stay {i} was lovely {i*7919}', 'positive') for i in range(970)]
+    rows += [(f'stay {i} was bad {i*31}', 'negative') for i in range(30)]
     (workdir/'a.csv').write_bytes(table(rows))
     assert cli('prepare', 'a.csv', '--out', 'data').code==0
     assert cli('train', 'data', '--model', 'linear', '--limit', 5, '--out', 'm').code==0
@@ -287,7 +292,8 @@ def test_a_limit_keeps_the_rare_class(cli, workdir):
 def dated(form):
     days = [f'{2023 + i//60}-{i//5%12 + 1:02}-{i%5 + 10}' for i in range(100)]
     forms = {'iso': '{0}-{1}-{2}', 'us': '{1}/{2}/{0}'}
-    return table([(t, n, forms[form].format(*day.split('-'))) for (t,n),day in zip(ROWS, days)][::-1], ('text','label','date'))
+    rows = [(t, n, forms[form].format(*day.split('-'))) for (t,n),day in zip(ROWS, days)]
+    return table(rows[::-1], ('text','label','date'))
 
 def test_dates(cli, refuses, workdir):
     "ISO 8601 is sorted by time; what would be sorted as text is refused"
