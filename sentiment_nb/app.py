@@ -126,7 +126,7 @@ class Upload:
     n:int=0 # Number of rows
     preview:list[dict]=field(default_factory=list) # The first rows, long texts truncated
     chars:Counter=field(default_factory=Counter) # Characters of each column, without outer white space
-    first_missing:dict=field(default_factory=dict) # Number of the first row without a string in the column
+    first_other:dict=field(default_factory=dict) # Number of the first row that has something else than a string in the column
 
     @property
     def column(self) -> str: # One of `names`
@@ -138,25 +138,19 @@ class Upload:
         row:dict, # The next row
         n_first:int, # Rows of the preview
     ):
-        "Check and count a row, and add one of the first to the preview"
+        "Count a row, and add one of the first to the preview"
         self.n += 1
-        if not isinstance(row, dict) or not set(row)<=set(self.names):
-            raise core.InputError(f"{self.name}, row {self.n:,}: has more fields than the header or first row: "
-                "put a text that holds the separator in quotes, or save one text in each line as .txt")
         for column in self.names:
             value = row.get(column)
             if isinstance(value, str): self.chars[column] += len(value.strip())
-            else: self.first_missing.setdefault(column, self.n)
+            elif value is not None: self.first_other.setdefault(column, self.n)
         if self.n<=n_first: self.preview.append({k: v[:300] if isinstance(v, str) else v for k,v in row.items()})
 
 # %% ../nbs/23_app.ipynb #e32c2423
 def _read_rows(path, name, encoding, n_first):
-    "Read a table into an `Upload`; reject a column name that occurs twice"
+    "Read a table into an `Upload`"
     columns,rows,_ = tables.read_table(path, encoding)
     upload = Upload(path, name, encoding, list(columns))
-    repeated = [n for n,k in Counter(columns).items() if k>1]
-    if repeated: raise core.InputError(f'{name} has two columns called {repeated[0]!r}, '
-        'of which one would be lost: rename one')
     for row in rows: upload.add(row, n_first)
     return upload
 
@@ -171,10 +165,6 @@ def read_upload(
     encoding = encoding or guess_encoding(path, name)
     try: upload = _read_rows(path, name, encoding, n_first)
     except core.InputError as e: raise convert_error(e, path, name) from None
-    except (UnicodeError, LookupError): raise core.InputError(f'{name} is not {encoding}: choose another encoding') from None
-    except (csv.Error, ValueError, OSError) as e:
-        reason = ' '.join(str(e).split()).rstrip('.')[:120]
-        raise core.InputError(f'{name} cannot be read ({reason}): correct it, or save it again as CSV') from None
     if not upload.n:
         raise core.InputError(f"{name} {'has a header but no rows' if upload.names else 'is empty'}: give a file with texts")
     if not any(upload.chars.values()): raise core.InputError(f'{name} holds no text: give a file with texts')
@@ -184,9 +174,9 @@ def check_column(
     upload:Upload, # From `read_upload`
     column:str, # One of its columns
 ):
-    "Reject a column with a row that has no text, or without any text"
-    if column in upload.first_missing:
-        raise core.InputError(f'{upload.name}, row {upload.first_missing[column]:,}: has no text in the column {column!r}: '
+    "Reject a column with a row that has something else than text, or without any text"
+    if column in upload.first_other:
+        raise core.InputError(f'{upload.name}, row {upload.first_other[column]:,}: has something else than text in the column {column!r}: '
             'correct the row, or choose another column')
     if not upload.chars[column]: raise core.InputError(f'the column {column!r} is empty in every row: choose another one')
 
@@ -217,14 +207,16 @@ class Summary:
             if len(counts)>max_words: self.words[label] = Counter(dict(counts.most_common(max_words//2)))
 
     def _add(self, row, text, p):
-        "Count the prediction of one text"
+        "Count the prediction of one text; a row without one has no answer"
+        if not text.strip():
+            self.empty += 1
+            return
         self.truncated += p.truncated or len(text)>core.MAX_CHARS
         self.uncertain += bool(p.uncertain)
         self.labels[p.label] += 1
         self.bins[min(19, int(20*p.confidence))] += 1
         self.words.setdefault(p.label, Counter()).update(set(core.split_words(text[:core.MAX_EXPLAIN])))
-        if text.strip(): self.least.append((p.confidence, row, p.label, text[:300]))
-        else: self.empty += 1
+        self.least.append((p.confidence, row, p.label, text[:300]))
 
 # %% ../nbs/23_app.ipynb #3d9c5df6
 class ChunkedPredictor:
@@ -537,10 +529,11 @@ def _show_download(batch):
 
 def _show_counts(summary, labels):
     st.subheader('Sentiment', anchor=False)
-    shares = {n: summary.labels[n]/summary.n for n in labels}
+    n_texts = summary.n - summary.empty
+    shares = {n: summary.labels[n]/n_texts for n in labels}
     captions = {n: f'{summary.labels[n]:,} ({share:.0%})' for n,share in shares.items()}
     st.html(draw_bars(shares, captions))
-    st.caption(f'{summary.uncertain:,} of {summary.n:,} answers are uncertain ({summary.uncertain/summary.n:.1%}).')
+    st.caption(f'{summary.uncertain:,} of {n_texts:,} answers are uncertain ({summary.uncertain/n_texts:.1%}).')
 
 def _show_confidence(summary):
     st.subheader('Confidence', anchor=False)
@@ -566,7 +559,7 @@ def show_batch(
     s = batch.summary
     name,column,model = map(escape_markdown, (batch.name, batch.column, batch.model))
     st.success(f'{s.n:,} rows of *{name}*, column *{column}*, read by *{model}*.')
-    if s.empty: st.warning(f'No text in {s.empty:,} of the rows; what the model says of them means nothing.')
+    if s.empty: st.warning(f'No text in {s.empty:,} of the rows; they have no answer.')
     if s.truncated: st.info(f'{s.truncated:,} texts are longer than the model reads; a part of them did not count.')
     _show_download(batch)
     _show_counts(s, batch.labels)

@@ -8,7 +8,7 @@ __all__ = ['EXAMPLES', 'COMMANDS', 'parse_labels', 'prepare', 'train', 'export',
            'quickstart', 'parser', 'main']
 
 # %% ../nbs/25_cli.ipynb #36e9485c
-import argparse, csv, inspect, json, os, shutil, sys, warnings
+import argparse, csv, inspect, json, os, re, shutil, sys, warnings
 from collections import Counter
 from dataclasses import asdict
 from functools import partial
@@ -24,13 +24,13 @@ from .inference import explain as explain_prediction
 
 # %% ../nbs/25_cli.ipynb #1c3f51e2
 def parse_labels(
-    labels:str|None, # `neg=negative,pos=positive`; put a pair whose spelling has a comma in double quotes
+    labels:str|None, # `neg=negative,pos=positive`, and `LABEL=` for rows to leave out; put a pair whose spelling has a comma in double quotes
 ) -> dict[str,str]|None: # From the source's spelling to the class name
     "Parse a label mapping"
     if not labels: return None
     fields = next(csv.reader([labels], skipinitialspace=True))
     pairs = [field.rpartition('=') for field in fields]
-    if not all(spelling and label for spelling,_,label in pairs): raise InputError(
+    if not all(spelling for spelling,_,_ in pairs): raise InputError(
         f"labels is {labels!r}, expected SPELLING=CLASS pairs with commas between them, "
         "for instance 1=negative,5=positive")
     return {spelling.strip(): label.strip() for spelling,_,label in pairs}
@@ -48,6 +48,16 @@ def _dropped_line(record, exclude):
     line += f", {sum(record['neutral_dropped'].values()):,} neutral"
     return line + (f", {record['excluded']:,} that stand in {exclude}" if exclude else '')
 
+def _example_lines(folder, width=70):
+    "A training text of each class in one line, so that labels which are turned round are seen"
+    from sentiment_nb.cleaning import strip_controls
+    from sentiment_nb.data import load_prepared
+    train = load_prepared(folder)['train']
+    labels = train['label'][:]
+    for i,name in enumerate(train.features['label'].names):
+        text = ' '.join(strip_controls(train[labels.index(i)]['text']).split())
+        yield f'{name:<11}for example "{text[:width]}{"…" if len(text)>width else ""}"'
+
 def prepare(
     source:str, # tweets, imdb, sentiment140, a file, a folder, or a hub id
     out:str='data/processed', # Folder to write
@@ -55,9 +65,11 @@ def prepare(
     policy:str='classic', # Cleaning policy of the column `clean`, which is for inspection and other tools: minimal or classic. Models clean by their own policy
     text_column:str|None=None, # Name of the text column
     label_column:str|None=None, # Name of the label column
-    labels:str|None=None, # Label mapping, for instance 1=negative,5=positive
+    labels:str|None=None, # Label mapping, for instance 1=negative,5=positive; 3= leaves out the rows labelled 3
     encoding:str|None=None, # Of a text file; detected by default
     delimiter:str|None=None, # Of a CSV file; detected by default
+    quoting:str|None=None, # Quotation marks of a CSV file: double (a mark inside of marks is doubled), backslash (it has a backslash before it), none (marks mean nothing); detected by default
+    header:bool=True, # Whether a CSV file begins with the names of its columns; without, they are column_1, column_2 and so on
     drop_empty:bool=False, # Leave out rows without a text instead of stopping
     by:str='label', # How to split: label (and domain, where the source has this column), user or time
     val_size:float=.1, # Share of the validation split, where the source has none
@@ -70,13 +82,14 @@ def prepare(
     "Clean a labelled source and split it into train, validation and test"
     from sentiment_nb.cleaning import prepare_data
     columns = dict(text_column=text_column, label_column=label_column, labels=parse_labels(labels))
-    columns |= dict(encoding=encoding, delimiter=delimiter, drop_empty=drop_empty)
+    columns |= dict(encoding=encoding, delimiter=delimiter, quoting=quoting, header=header, drop_empty=drop_empty)
     sizes = (val_size, test_size)
     record = prepare_data(source, out, classes, policy, sizes, by, limit, exclude, seed, format, **columns)
     for split,counts in record['rows'].items(): print(_split_line(split, counts))
     print(_dropped_line(record, exclude))
     for split,n in record['in_train'].items():
         print(f"{n:,} texts of {split} stand in train as well; they are kept and marked in_train")
+    print(*_example_lines(out), sep='\n')
     print(f"written to {out}\nnext: sentiment-nb train {out} --model linear, then --model minilm or distilbert")
 
 # %% ../nbs/25_cli.ipynb #699b0c14
@@ -348,6 +361,9 @@ def predict(
     out:str|None=None, # File to write for --file: .csv (commas, UTF-8), .tsv, .jsonl or .parquet. All columns stay; a new one whose name is taken is called predicted_NAME
     text_column:str|None=None, # Column of --file that holds the texts
     encoding:str|None=None, # Of --file; detected by default
+    delimiter:str|None=None, # Of a CSV file; detected by default
+    quoting:str|None=None, # Quotation marks of a CSV file: double, backslash or none, as for prepare; detected by default
+    header:bool=True, # Whether a CSV file begins with the names of its columns; without, they are column_1, column_2 and so on
     level:float=.95, # Confidence level of the prediction sets, 0.50 to 0.99; a prediction is uncertain unless its set has exactly one class
     explain:bool=False, # With --text: also the contribution of each word, found by leaving it out
     json:bool=False, # Print one JSON object
@@ -358,7 +374,7 @@ def predict(
     predictor = _open_model(model, api, level)
     if file:
         bar = partial(tqdm, desc='predicting', unit='text', disable=None)
-        n = predict_file(predictor, file, out, text_column, encoding, bar)
+        n = predict_file(predictor, file, out, text_column, encoding, delimiter, quoting, header, bar)
         _print_note(predictor.record.labels)
         return print(_dumps({'rows': n, 'out': out}) if json else f"{n:,} rows written to {out}")
     prediction,evidence = _predict_text(predictor, text, explain)
@@ -589,7 +605,11 @@ def _add_command(parsers, name, func):
     subparser.set_defaults(_func=func)
 
 class _Parser(argparse.ArgumentParser):
-    "An argument parser that prints its errors in one line, as `main` does"
+    "An argument parser that prints its errors in one line, as `main` does, and takes -1=negative for a value"
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._negative_number_matcher = re.compile(r'-\d')
+
     def error(self, message): sys.exit(_fail(f"{message} (see {self.prog} --help)"))
 
 def parser() -> argparse.ArgumentParser: # With one subcommand for each entry of `COMMANDS`

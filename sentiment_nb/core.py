@@ -445,7 +445,9 @@ def split_words(
 def cache_dir() -> Path: # A folder that exists
     "`SENTIMENT_NB_CACHE` if it is set, else the user's cache folder"
     folder = Path(os.environ.get('SENTIMENT_NB_CACHE') or user_cache_path('sentiment_nb'))
-    folder.mkdir(parents=True, exist_ok=True)
+    try: folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InputError(f"the cache at {folder} cannot be made ({e.strerror}): name another folder in SENTIMENT_NB_CACHE") from None
     return folder.absolute()
 
 # %% ../nbs/00_core.ipynb #0f8953d6

@@ -11,7 +11,7 @@ __all__ = ['ENGINES', 'FLOAT_TOLERANCE', 'AGREEMENT', 'SURE_AGREEMENT', 'SURE_MA
            'compare_logits', 'export_onnx', 'export_model', 'format_engine', 'exported_quickstart']
 
 # %% ../nbs/14_inference.ipynb #19503e0c
-import csv, hashlib, html, json, logging, os, platform, re, shutil, warnings
+import hashlib, html, json, logging, os, platform, re, shutil, warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -532,45 +532,54 @@ def explain_gradients(
 # %% ../nbs/14_inference.ipynb #58e643ad
 @dataclass
 class _RowCount:
-    "Numbers of predicted rows, and of those with an empty text"
+    "Numbers of predicted rows, and of those without a text"
     rows:int = 0
     empty:int = 0
 
-def _check_row(row, names, column, place):
-    "Reject a row with other fields than the header, or without a text"
-    if not isinstance(row, dict) or not set(row)<=set(names):
-        raise InputError(f"{place}: has more fields than the header or first row, expected one for each column: fix the row")
-    if not isinstance(row.get(column), str):
-        raise InputError(f"{place}: has no text, expected one in the column {column!r}: fix the row")
+def _row_text(row, column, place):
+    "The text of a row, empty where it has none; a value that is no text is rejected"
+    text = row.get(column)
+    if text is None: return ''
+    if isinstance(text, str): return text
+    raise InputError(f"{place}: has a {type(text).__name__} and no text in the column {column!r}: fix the row")
 
 def _prediction_values(p):
     "The values of a prediction in the order of `result_columns`"
     return [p.label, round(p.confidence, 6), p.uncertain, *(round(v, 6) for v in p.probabilities.values())]
 
 def _predict_rows(predictor, rows, names, column, path, count, progress):
-    "Yield rows with their predictions, a batch at a time, and update `count`"
+    "Yield rows with their predictions, none where there is no text, a batch at a time, and update `count`"
     columns = result_columns(names, predictor.record.labels)
     for batch in batched(progress(rows), 2048):
-        for i,row in enumerate(batch, count.rows+1): _check_row(row, names, column, f"{path}, row {i:,}")
-        texts = [row[column] for row in batch]
-        for row,p in zip(batch, predictor.predict(texts)): yield row | dict(zip(columns, _prediction_values(p)))
+        texts = [_row_text(row, column, f"{path}, row {i:,}") for i,row in enumerate(batch, count.rows+1)]
+        for row,text,p in zip(batch, texts, predictor.predict(texts)):
+            values = _prediction_values(p) if text.strip() else [None]*len(columns)
+            yield row | dict(zip(columns, values))
         count.rows += len(batch)
         count.empty += sum(not t.strip() for t in texts)
     if not count.rows: raise InputError(f"{path} has no rows: give a file with texts")
 
+def _result_types(types, columns):
+    "Types of the columns to write: those that were read, and those of a prediction"
+    kinds = ['string','float64','bool'] + ['float64']*(len(columns)-3)
+    predicted = dict(zip(columns, kinds))
+    if types is None or isinstance(types, dict): return (types or {}) | predicted
+    import pyarrow as pa # of the schema, which Parquet alone has
+    return pa.schema([*types, *(pa.field(name, pa.type_for_alias(kind)) for name,kind in predicted.items())])
+
+def _check_output(path, out):
+    "Reject an output that is the input, under whatever name"
+    if path.exists() and out.exists() and path.samefile(out):
+        raise InputError(f"{out} is the file that is read, and would be replaced: give another --out")
+
 @contextmanager
-def _convert_file_errors(path, out, encoding):
-    "Turn errors of a codec, `csv`, `json` or Arrow into an `InputError`"
+def _explain_types(path, out):
+    "Turn Arrow's errors, whose classes cannot be named without importing it, into an `InputError`"
     try: yield
-    except (UnicodeError, LookupError):
-        wrong = encoding or 'in the encoding it seemed to have'
-        raise InputError(f"{path} is not {wrong}: name its encoding, for instance cp1252", option='encoding') from None
-    except (csv.Error, json.JSONDecodeError) as e:
-        raise InputError(f"{path} cannot be read ({e}): fix it, or save it again") from None
-    except ValueError as e: # Arrow's errors cannot be named without importing it
-        if isinstance(e, InputError) or not type(e).__module__.startswith('pyarrow'): raise
+    except ValueError as e:
+        if not type(e).__module__.startswith('pyarrow'): raise
         cause = str(e).splitlines()[0][:120]
-        raise InputError(f"{path} cannot be read, or not written as {out.suffix} ({cause}): fix it, or write .jsonl") from None
+        raise InputError(f"{path} cannot be written as {out.suffix} ({cause}): fix it, or write .jsonl") from None
 
 # %% ../nbs/14_inference.ipynb #8b48e4c0
 def predict_file(
@@ -579,6 +588,9 @@ def predict_file(
     out:str|Path, # CSV, TSV, JSON Lines or Parquet to write; replaced if it exists
     text_column:str|None=None, # None takes `text`, or the only column
     encoding:str|None=None, # Of a text file; None takes UTF-8, or guesses and warns
+    delimiter:str|None=None, # Of CSV and TSV; None counts in the header
+    quoting:str|None=None, # Of CSV and TSV, one of `sentiment_nb.tables.QUOTING`; None finds it out
+    header:bool=True, # Whether the first row of CSV and TSV names the columns; else they are `column_1` and so on
     progress:Callable=lambda rows: rows, # Wraps the iterator of rows; `tqdm` for a bar
 ) -> int: # Rows written
     """Predict every row of a file; all columns are kept, and none is overwritten (`result_columns`)
@@ -591,13 +603,12 @@ def predict_file(
     path = Path(path)
     out = Path(out)
     count = _RowCount()
-    with _convert_file_errors(path, out, encoding):
-        names,column,rows,schema = read_rows(path, text_column, encoding)
-        columns = names + result_columns(names, predictor.record.labels)
-        predicted = _predict_rows(predictor, rows, names, column, path, count, progress)
-        write_rows(out, columns, predicted, schema)
-    if count.empty:
-        warnings.warn(f"{path}: no text in {count.empty:,} of {count.rows:,} rows; what the model predicts for them means nothing", stacklevel=2)
+    _check_output(path, out)
+    names,column,rows,types = read_rows(path, text_column, encoding, delimiter, quoting, header)
+    columns = result_columns(names, predictor.record.labels)
+    predicted = _predict_rows(predictor, rows, names, column, path, count, progress)
+    with _explain_types(path, out): write_rows(out, names + columns, predicted, _result_types(types, columns))
+    if count.empty: warnings.warn(f"{path}: no text in {count.empty:,} of {count.rows:,} rows, so no answer for them", stacklevel=2)
     return count.rows
 
 # %% ../nbs/14_inference.ipynb #9860a56b

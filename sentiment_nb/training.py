@@ -42,7 +42,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import get_last_checkpoint
 from .calibration import calibrate
-from .cleaning import clean_text, prepare_data, write_train_keys
+from .cleaning import clean_text, first_rows, prepare_data, write_train_keys
 from .core import LABELS, InputError, ModelRecord, atomic_folder, cache_dir, check_hub, encode
 from .core import linear_logits, verify_checksums, write_checksums, write_json
 from .data import data_record, load_prepared, load_splits, locate_in_wheel, map_labels, normalize_label
@@ -107,13 +107,15 @@ def subsample(
     balanced:bool=False, # Take equally many of each class, as many as the rarest has
     seed:int=42, # Of the choice and the order
 ) -> Dataset: # Shuffled; with fewer rows than `limit` where there are not enough
-    "A shuffled subset, in the proportions of the data or balanced"
+    "A shuffled subset, in the proportions of the data, with one row of each class at least, or balanced"
     rng = np.random.default_rng(seed)
     y = np.array(ds['label'][:])
     classes,counts = np.unique(y, return_counts=True)
     n_each = min((limit or len(y))//len(classes), counts.min())
     if n_each<1: raise InputError(f"limit is {limit}, expected at least one row for each of {len(classes)} classes")
-    if not balanced: return ds.select(rng.permutation(len(y))[:limit])
+    if not balanced:
+        order = rng.permutation(len(y))
+        return ds.select(order[first_rows(y[order], limit or len(y))])
     rows = np.concatenate([rng.permutation(np.flatnonzero(y==c))[:n_each] for c in classes])
     return ds.select(rng.permutation(rows))
 

@@ -355,7 +355,7 @@ WRONG = { # name: content, part of the error
     'table.parquet': (b'PAR1 text,fine PAR1', 'cannot be read'),
     'quote.csv': (b'text,id\n"never closed,1\n', 'cannot be read'),
     'broken.jsonl': (b'{"text": "fine"}\n{"te\n', 'cannot be read'),
-    'short.csv': (b'id,text\n1,fine\n2\n', 'row 2: has no text'),
+    'short.csv': (b'id,text\n1,fine\n2\n', 'row 2: has fewer fields'),
     '**b** `c` <i>.csv': (b'', '**b** `c` <i>.csv is empty')}
 
 def test_wrong_files(visit, server, tmp_path):

@@ -79,7 +79,7 @@ def test_other_scripts_are_not_confused(workdir):
     assert len({letters_key(t) for t in films})==len(films)
 
 BAD = [('id,body\n1,Fine\n', 'a.csv', "expected one called 'text'"), ('text,review\n', 'a.csv', 'no rows'),
-    ('', 'a.csv', 'cannot be read'), ('{"body": "Fine", "n": 1}\n', 'a.jsonl', "expected one called 'text'"),
+    ('', 'a.csv', 'is empty'), ('{"body": "Fine", "n": 1}\n', 'a.jsonl', "expected one called 'text'"),
     ('\n\n', 'a.txt', 'holds no text'), ('Fine', 'a.xlsx', 'save it as one of these'), (None, 'a.csv', 'does not exist'),
     ('{"text": ["Fine"], "n": 1}\n', 'a.jsonl', 'flatten it'), ('id,text\n1,Fine, really\n', 'a.csv', 'got 3'),
     ('no zip', 'a.csv.zip', 'zip')]

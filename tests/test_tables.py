@@ -1,0 +1,342 @@
+"Files as people have them: nothing lost, nothing guessed; each is read right by `prepare` and by `predict`, or refused by both."
+import bz2
+import gzip
+import io
+import json
+import os
+import zipfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+SPLITS = 'train', 'validation', 'test'
+NAMES = 'negative', 'positive'
+ROWS = [(f'stay {i} was {word}', name) for i in range(50) for word,name in (('dull','negative'), ('lovely','positive'))]
+
+def table(rows=ROWS, header=('text','label'), sep=',', end='\n'):
+    return end.join([sep.join(map(str, r)) for r in [header, *rows]] + ['']).encode()
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    "A linear model of a hundred sentences"
+    from sentiment_nb.cleaning import prepare_data
+    from sentiment_nb.training import train_model
+    folder = tmp_path_factory.mktemp('model')
+    (folder/'a.csv').write_bytes(table())
+    prepare_data(folder/'a.csv', folder/'data')
+    return train_model(folder/'data', 'linear', folder/'linear')
+
+@pytest.fixture
+def prepared(cli, workdir):
+    "Write a file, prepare it, and return what came through, with the class of each text"
+    def run(name, content, *args):
+        (workdir/name).write_bytes(content)
+        done = cli('prepare', name, '--out', 'out', *args)
+        assert done.code==0, done.err
+        rows = sum((pq.read_table(workdir/'out'/f'{s}.parquet').to_pylist() for s in SPLITS), [])
+        classes = json.loads((workdir/'out'/'prepared.json').read_text())['classes']
+        return {r['text']: classes[r['label']] for r in rows}, done
+    return run
+
+@pytest.fixture
+def predicted(cli, model, workdir):
+    "Write a file, predict it, and return the rows of the result"
+    def run(name, content, *args):
+        (workdir/name).write_bytes(content)
+        done = cli('predict', '--model', model, '--file', name, '--out', 'out.jsonl', *args)
+        assert done.code==0, done.err
+        return [json.loads(line) for line in (workdir/'out.jsonl').read_text().splitlines()], done
+    return run
+
+@pytest.fixture
+def both_refuse(refuses, model, workdir):
+    "Neither `prepare` nor `predict` takes the file"
+    def run(name, content, *parts):
+        (workdir/name).write_bytes(content)
+        refuses(['prepare', name, '--out', 'out'], *parts)
+        refuses(['predict', '--model', model, '--file', name, '--out', 'out.csv'], *parts)
+    return run
+
+def opened(rows, *numbers): return [(('"' if i in numbers else '') + t, label) for i,(t,label) in enumerate(rows)]
+
+def test_stray_marks_in_a_table_with_tabs(prepared, predicted):
+    "Two texts begin with a mark that means nothing: no row between them is lost, and a warning says how they are read"
+    content = table(opened(ROWS, 10, 20), sep='\t')
+    texts, done = prepared('a.tsv', content)
+    assert len(texts)==100 and '"stay 5 was dull' in texts and 'read as text' in done.err
+    assert len(predicted('a.tsv', content)[0])==100
+
+def test_marks_that_can_be_read_in_two_ways(both_refuse, prepared):
+    "A mark opens in one row and another closes in a later one: only the user knows"
+    rows = opened(ROWS, 10)
+    rows[20] = (rows[20][0] + '"', rows[20][1])
+    content = table(rows, sep='\t')
+    both_refuse('a.tsv', content, 'line 12', 'none', '(--quoting)')
+    assert len(prepared('a.tsv', content, '--quoting', 'none')[0])==100
+
+def test_stray_marks_in_a_csv(both_refuse, prepared, predicted):
+    "Text goes on behind a mark that closes: refused with the row by both, and read with the option"
+    content = table([(f'"Great" is what {t}', label) for t,label in ROWS])
+    both_refuse('a.csv', content, 'row 1', '(--quoting)')
+    assert '"Great" is what stay 0 was dull' in prepared('a.csv', content, '--quoting', 'none')[0]
+    assert predicted('a.csv', content, '--quoting', 'none')[0][0]['text']=='"Great" is what stay 0 was dull'
+
+def test_swallowed_rows_are_told(prepared):
+    "By RFC 4180 the ten rows are one field; they may be a text that somebody quoted, so it is a warning"
+    rows = [(i, t, label) for i,(t,label) in enumerate(opened(ROWS, 10))]
+    rows[20] = (20, rows[20][1] + '"', rows[20][2])
+    _, done = prepared('a.csv', table(rows, ('id','text','label')))
+    assert '11 lines that look like rows' in done.err and '--quoting none' in done.err
+
+def test_marks_escaped_by_a_backslash(both_refuse, prepared):
+    "As Spark writes them"
+    rows = [(f'"she said \\"{t}\\" twice, C:\\\\x"', label) for t,label in ROWS]
+    both_refuse('a.csv', table(rows), 'row 1', 'backslash', '(--quoting)')
+    assert 'she said "stay 0 was dull" twice, C:\\\\x' in prepared('a.csv', table(rows), '--quoting', 'backslash')[0]
+
+def test_a_break_inside_of_a_text(prepared, predicted):
+    "pandas writes a carriage return without marks around it"
+    content = table([(t.replace(' was', '\rwas'), label) for t,label in ROWS])
+    assert 'stay 0\rwas dull' in prepared('a.csv', content)[0]
+    assert predicted('a.csv', content)[0][0]['text']=='stay 0\rwas dull'
+
+SURVEY = b'"Your opinion\n(be frank)";"id"\n"fine, mostly";"007"\n'
+EXCEL = b'sep=;\r\ntext;id\r\nfine, mostly;007\r\n'
+
+@pytest.mark.parametrize('content, column', [(SURVEY, 'Your opinion\n(be frank)'), (EXCEL, 'text')])
+def test_headers(content, column, predicted):
+    "Over two lines, and behind a line that names the delimiter"
+    row, = predicted('a.csv', content, '--text-column', column)[0]
+    assert row[column]=='fine, mostly' and row['id']=='007'
+
+def test_names_of_columns(both_refuse, prepared, predicted):
+    "Two of one name are refused; several without a name get one, and a lone one keeps it"
+    rows = [(i, t, label, i) for i,(t,label) in enumerate(ROWS)]
+    both_refuse('a.csv', table(rows, ('id','text','label','id')), "two columns called 'id'")
+    assert len(prepared('a.csv', table(rows, ('','text','label','')))[0])==100
+    assert {'column_1', 'column_4'}<=set(predicted('a.csv', table(rows, ('','text','label','')))[0][0])
+    assert '' in predicted('a.csv', table(rows, ('','text','label','n')))[0][0]
+
+@pytest.mark.parametrize('kind', ['parquet', 'jsonl'])
+def test_two_columns_of_one_name_elsewhere(kind, both_refuse):
+    "In other formats too"
+    f = io.BytesIO()
+    pq.write_table(pa.table([['a'], ['b'], ['c']], ['text', 'x', 'x']), f)
+    json_row = b'{"text": "a", "x": 1, "x": 2}\n'
+    both_refuse(f'a.{kind}', f.getvalue() if kind=='parquet' else json_row, "'x'", 'rename one')
+
+def test_digits_behind_a_byte_order_mark(prepared, predicted):
+    "Every column of a CSV is text, whatever it looks like"
+    rows = [(f'{i:03}', NAMES[i%2]) for i in range(80)] + [('1e5', 'positive'), ('TRUE', 'negative')]
+    content = b'\xef\xbb\xbf' + table(rows)
+    assert set(prepared('a.csv', content)[0])=={t for t,_ in rows}
+    for encoding in ('UTF8', 'utf-8', 'utf-8-sig', 'U8'):
+        assert predicted('a.csv', content, '--encoding', encoding)[0][7]['text']=='007'
+
+LINES = '\n'.join(json.dumps({'text': t, 'label': label}) for t,label in ROWS).encode()
+
+def test_optional_keys(prepared, predicted, cli, model, workdir):
+    "A key that the first line lacks, and one that is null for thousands of rows before it is text"
+    lines = LINES.splitlines()
+    lines[70] = lines[70][:-1] + b', "reply": "thanks"}'
+    content = b'\n'.join(lines)
+    assert len(prepared('a.jsonl', content)[0])==100
+    assert predicted('a.jsonl', content)[0][70]['reply']=='thanks'
+    late = [{'text': 'x', 'reply': None, 'n': 1}]*5000 + [{'text': 'x', 'reply': 'thanks', 'n': .5}]
+    (workdir/'late.jsonl').write_text('\n'.join(map(json.dumps, late)))
+    for out in ('out.csv', 'out.parquet'):
+        assert cli('predict', '--model', model, '--file', 'late.jsonl', '--out', out).code==0
+    assert pq.read_table('out.parquet')['reply'].to_pylist()[-1]=='thanks'
+
+@pytest.mark.parametrize('kind', ['csv', 'jsonl', 'parquet'])
+@pytest.mark.parametrize('out', ['out.csv', 'out.jsonl', 'out.parquet'])
+def test_rows_without_a_text(kind, out, cli, model, workdir):
+    "An empty answer and a count, the same from every format into every format"
+    f = io.BytesIO()
+    pq.write_table(pa.table({'id': [1, 2, 3], 'text': [None, 'fine', ' ']}), f)
+    content = {'csv': b'id,text\n1,\n2,fine\n3, \n', 'parquet': f.getvalue(),
+        'jsonl': b'{"id": 1}\n{"id": 2, "text": "fine"}\n{"id": 3, "text": " "}\n'}
+    (workdir/f'a.{kind}').write_bytes(content[kind])
+    done = cli('predict', '--model', model, '--file', f'a.{kind}', '--out', out)
+    assert done.code==0 and 'no text in 2 of 3 rows' in done.err
+    from sentiment_nb.tables import read_table
+    rows = list(read_table(out)[1])
+    assert [bool(r['label']) for r in rows]==[bool(r['prob_negative']) for r in rows]==[False, True, False]
+
+def test_empty_rows_at_the_end(prepared, refuses, workdir):
+    "Separators only, as spreadsheets leave them: refused with the row, or left out"
+    content = table(sep=';') + b';\n;\n;\n'
+    (workdir/'a.csv').write_bytes(content)
+    refuses(['prepare', 'a.csv', '--out', 'out'], 'in 3 of its rows', 'row 101', '--drop-empty')
+    assert len(prepared('a.csv', content, '--drop-empty')[0])==100
+
+@pytest.mark.parametrize('format', ['parquet', 'csv'])
+def test_types_that_need_another_form(format, cli, workdir):
+    "Maps, lists and objects beside the text are carried as JSON, categories as texts"
+    texts, labels = map(list, zip(*ROWS))
+    columns = {'text': texts, 'label': pa.array(labels).dictionary_encode(), 'user': [{'city': 'x', 'tags': ['a']}]*100,
+        'meta': pa.array([[('a', '1')]]*100, pa.map_(pa.string(), pa.string()))}
+    pq.write_table(pa.table(columns), 'a.parquet')
+    assert cli('prepare', 'a.parquet', '--format', format, '--out', 'out').code==0
+    from sentiment_nb.data import load_prepared
+    row = load_prepared('out')['train'][0]
+    assert json.loads(row['user'])=={'city': 'x', 'tags': ['a']} and json.loads(row['meta'])=={'a': '1'}
+
+def with_latin1(rows):
+    good = [('“Très” bien 😍 à Ávila', 'positive'), *rows]
+    return table(good) + 'café trop cher,negative\n'.encode('latin-1')
+
+def test_one_wrong_byte(prepared, predicted, refuses, workdir):
+    "A UTF-8 file with one row of Latin-1 stays UTF-8; the row is named, and the damage can be seen"
+    texts, done = prepared('a.csv', with_latin1(ROWS))
+    assert 'caf� trop cher' in texts and '“Très” bien 😍 à Ávila' in texts and 'line 103' in done.err
+    rows, done = predicted('a.csv', with_latin1(ROWS), '--encoding', 'utf-8')
+    assert rows[-1]['text']=='caf� trop cher' and 'line 103' in done.err
+    (workdir/'a.csv').write_bytes(table() + 'café,negative\n'.encode('latin-1'))
+    refuses(['prepare', 'a.csv', '--encoding', 'utf-8', '--out', 'new'], 'line 102', '(--encoding)')
+
+def zipped(name, content):
+    f = io.BytesIO()
+    with zipfile.ZipFile(f, 'w') as z: z.writestr(name, content)
+    return f.getvalue()
+
+DOWNLOADS = {'reviews-2023.05.zip': zipped('reviews.csv', table()), 'Archive.ZIP': zipped('Data.CSV', table()),
+    'reviews.CSV.GZ': gzip.compress(table()), 'a.tsv.bz2': bz2.compress(table(sep='\t')),
+    'lines.zip': zipped('a.jsonl', LINES),
+    'a.2023.gz': gzip.compress(table()), 'a.ndjson': LINES}
+
+@pytest.mark.parametrize('name', DOWNLOADS)
+def test_names_of_downloads(name, prepared, predicted):
+    "The last suffix says how it is packed, and what is inside says what it is"
+    assert prepared(name, DOWNLOADS[name])[0]==dict(ROWS)
+    assert len(predicted(name, DOWNLOADS[name])[0])==100
+
+def test_rows_of_another_length(both_refuse):
+    "With their number, whether a field lacks or is too many"
+    both_refuse('a.csv', table([*ROWS[:5], ('fine',), *ROWS]), 'row 6', 'fewer fields', 'got 1')
+    both_refuse('a.csv', table([*ROWS[:5], ('fine', 'positive', 'x'), *ROWS]), 'row 6', 'more fields', 'got 3')
+
+# Labels
+
+def labelled(values): return table([(t, values[name]) for t,name in ROWS])
+
+def classes_of(path):
+    names = ['positive', 'negative']
+    features = {'text': {'dtype': 'string', '_type': 'Value'}, 'label': {'names': names, '_type': 'ClassLabel'}}
+    metadata = {'huggingface': json.dumps({'info': {'features': features}})}
+    columns = {'text': [t for t,_ in ROWS], 'label': [names.index(n) for _,n in ROWS]}
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
+
+def test_names_in_the_metadata_of_parquet(prepared, workdir):
+    "Here 0 is positive; an example of each class in the summary shows it"
+    classes_of(workdir/'own.parquet')
+    content = (workdir/'own.parquet').read_bytes()
+    texts, done = prepared('own.parquet', content)
+    assert texts==dict(ROWS)
+    line = next(line for line in done.out.splitlines() if line.startswith('negative') and 'example' in line)
+    assert 'dull' in line
+    turned = prepared('own.parquet', content, '--labels', 'positive=negative,negative=positive')[0]
+    assert turned['stay 0 was dull']=='positive'
+
+@pytest.mark.parametrize('ends', [(0, 2), (2, 4), (-1, 1)])
+@pytest.mark.parametrize('classes', [2, 3])
+def test_incomplete_scales_are_asked_for(ends, classes, refuses, cli, workdir):
+    "The line that the message suggests can be pasted, with the question marks filled in"
+    values = dict(zip(NAMES, ends))
+    (workdir/'a.csv').write_bytes(labelled(values))
+    error = refuses(['prepare', 'a.csv', '--classes', str(classes), '--out', 'out'], '--labels')
+    form = error.split("--labels '")[1].split("'")[0]
+    pairs = dict(pair.split('=') for pair in form.split(','))
+    assert set(pairs)==set(map(str, values.values()))
+    filled = [f'{number}={name}' for name,number in values.items()]
+    for mapping in (filled, filled[::-1]):
+        assert cli('prepare', 'a.csv', '--labels', ','.join(mapping), '--out', 'out').code==0
+
+def test_a_label_that_is_left_out(prepared):
+    "`3=` leaves the rows labelled 3 out"
+    rows = [(t, {'negative': 1, 'positive': 5}[n]) for t,n in ROWS] + [(f'so so {i}', 3) for i in range(10)]
+    assert prepared('a.csv', table(rows), '--labels', '1=negative,3=,5=positive')[0]==dict(ROWS)
+
+def test_a_class_without_a_text(refuses, workdir, cli):
+    "Refused by `prepare`, and by `train` for what an earlier version prepared"
+    (workdir/'a.csv').write_bytes(table([(t, {'positive': 'neutral'}.get(n, n)) for t,n in ROWS]))
+    refuses(['prepare', 'a.csv', '--classes', '3', '--out', 'out'], 'no positive text')
+    (workdir/'b.csv').write_bytes(table())
+    assert cli('prepare', 'b.csv', '--out', 'data').code==0
+    train = pq.read_table('data/train.parquet')
+    pq.write_table(train.filter(pa.compute.equal(train['label'], 0)), 'data/train.parquet')
+    refuses(['train', 'data', '--model', 'linear', '--out', 'm'], 'no positive text')
+
+def test_a_test_split_that_lacks_a_class(cli, workdir):
+    "Its positive texts are counted as positive"
+    (workdir/'own').mkdir()
+    rows = [*ROWS, *((f'stay {i} was long', 'neutral') for i in range(50))]
+    for split,part in (('train', rows), ('test', [(f'{t} again', n) for t,n in ROWS])):
+        texts, labels = map(list, zip(*part))
+        pq.write_table(pa.table({'text': texts, 'label': labels}), f'own/{split}.parquet')
+    done = cli('prepare', 'own', '--classes', '3', '--out', 'out')
+    assert 'negative 50, neutral 0, positive 50' in done.out
+    from sentiment_nb.data import load_prepared
+    splits = load_prepared('out')
+    assert splits['test'].features['label']==splits['train'].features['label']
+
+def test_a_limit_keeps_the_rare_class(cli, workdir):
+    "Five of a thousand, three hundredths of which are negative"
+    rows = [(f'stay {i} was lovely {i*7919}', 'positive') for i in range(970)]
+    rows += [(f'stay {i} was bad {i*31}', 'negative') for i in range(30)]
+    (workdir/'a.csv').write_bytes(table(rows))
+    assert cli('prepare', 'a.csv', '--out', 'data').code==0
+    assert cli('train', 'data', '--model', 'linear', '--limit', 5, '--out', 'm').code==0
+
+def dated(form):
+    days = [f'{2023 + i//60}-{i//5%12 + 1:02}-{i%5 + 10}' for i in range(100)]
+    forms = {'iso': '{0}-{1}-{2}', 'us': '{1}/{2}/{0}'}
+    rows = [(t, n, forms[form].format(*day.split('-'))) for (t,n),day in zip(ROWS, days)]
+    return table(rows[::-1], ('text','label','date'))
+
+def test_dates(cli, refuses, workdir):
+    "ISO 8601 is sorted by time; what would be sorted as text is refused"
+    (workdir/'us.csv').write_bytes(dated('us'))
+    refuses(['prepare', 'us.csv', '--by', 'time', '--out', 'out'], "'date'", 'ISO 8601')
+    (workdir/'iso.csv').write_bytes(dated('iso'))
+    assert cli('prepare', 'iso.csv', '--by', 'time', '--out', 'out').code==0
+    train, last = (pq.read_table(f'out/{s}.parquet')['date'].to_pylist() for s in ('train', 'test'))
+    assert max(train)<min(last)
+
+# Where things go
+
+def test_the_source_is_not_replaced(refuses, model, workdir):
+    "By its own name, or by another"
+    (workdir/'a.csv').write_text('text\nfine\n')
+    os.link(workdir/'a.csv', workdir/'b.csv')
+    for out in ('a.csv', './a.csv', 'b.csv'):
+        refuses(['predict', '--model', model, '--file', 'a.csv', '--out', out], 'another --out')
+
+def test_a_cache_that_cannot_be_written(refuses, workdir, monkeypatch, tmp_path_factory):
+    "It is named, and not the source"
+    (workdir/'a.csv').write_bytes(table())
+    blocked = tmp_path_factory.mktemp('cache')/'file'
+    blocked.touch()
+    monkeypatch.setenv('SENTIMENT_NB_CACHE', str(blocked/'x'))
+    refuses(['prepare', 'a.csv', '--out', 'out'], str(blocked), 'SENTIMENT_NB_CACHE')
+    cache = tmp_path_factory.mktemp('cache')
+    (cache/'arrow').touch()
+    monkeypatch.setenv('SENTIMENT_NB_CACHE', str(cache))
+    refuses(['prepare', 'a.csv', '--out', 'out'], str(cache), 'SENTIMENT_NB_CACHE')
+
+def test_links_in_scripts_without_spaces():
+    "The opinion behind a link stays"
+    from sentiment_nb.cleaning import POLICIES, clean_text
+    for policy in POLICIES:
+        assert '太差了' in clean_text('看 https://t.co/abc太差了，不要买', policy)
+        assert '最悪' in clean_text('見て http://a.b/c。最悪でした', policy)
+        assert 'terrible' in clean_text('(see http://x.y/z),terrible service', policy)
+        assert 'b_(c)' not in clean_text('www.a.org/b_(c)', policy)
+
+def test_a_header_that_is_missing(prepared, predicted):
+    "`--no-header` calls the columns by number"
+    content = table(ROWS[1:], ROWS[0])
+    args = '--text-column', 'column_1'
+    assert prepared('a.csv', content, '--no-header', *args, '--label-column', 'column_2')[0]==dict(ROWS)
+    assert len(predicted('a.csv', content, '--no-header', *args)[0])==100
