@@ -7,12 +7,12 @@ __all__ = ['TABLES', 'FORMULA_STARTS', 'sniff_encoding', 'sniff_delimiter', 'rea
            'result_columns', 'escape_formula']
 
 # %% ../nbs/01_tables.ipynb #ec77b920
-import codecs, csv, json, os, re, warnings
+import codecs, csv, json, re, warnings
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
-from .core import InputError, batched
+from .core import InputError, atomic_file, batched
 
 # %% ../nbs/01_tables.ipynb #d4246f58
 def _find_invalid_utf8(f, chunk):
@@ -97,6 +97,7 @@ def read_table(
     ```
     """
     path = Path(path)
+    if path.is_dir(): raise InputError(f"{path} is a folder, expected a file: name one of the files in it")
     if not path.is_file(): raise InputError(f"{path} does not exist: check the path")
     suffix = path.suffix.lower()
     if suffix not in (*TABLES,'.txt'):
@@ -169,13 +170,9 @@ def write_rows(
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in TABLES: raise InputError(f"{path.name} ends in {suffix!r}, expected {', '.join(TABLES)} for the result")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
+    with atomic_file(path) as temporary:
         if suffix=='.parquet': _write_parquet(temporary, rows, schema)
         else: _write_text(temporary, names, rows, suffix)
-        temporary.replace(path)
-    finally: temporary.unlink(missing_ok=True)
 
 # %% ../nbs/01_tables.ipynb #05d0bed7
 def _free_name(name, taken):
