@@ -8,7 +8,7 @@ __all__ = ['ERRORS', 'STATUS_DESCRIPTIONS', 'Text', 'BATCH_TOKENS', 'BATCH_WAIT'
            'load_settings', 'ErrorDetail', 'ErrorResponse', 'HfErrorResponse', 'error_response', 'describe_errors',
            'replace_surrogates', 'PredictRequest', 'BatchPredictRequest', 'HfParameters', 'HfRequest',
            'PredictResponse', 'BatchPredictResponse', 'Status', 'Health', 'HfScore', 'Metrics', 'Job', 'Batcher',
-           'new_key', 'authenticate', 'client_id', 'RateLimit', 'Service', 'find_path', 'is_loopback',
+           'new_key', 'authenticate', 'client_id', 'RateLimit', 'Service', 'find_path', 'route_scope', 'is_loopback',
            'warn_unauthenticated', 'format_validation_error', 'parse_body', 'check_content', 'Exchange',
            'ClientDisconnect', 'convert_exception', 'cancel_on_disconnect', 'RequestGuard', 'predict_one',
            'predict_batch', 'hf', 'home', 'livez', 'readyz', 'metrics', 'lifespan', 'make_app', 'serve_api']
@@ -536,6 +536,14 @@ def find_path(
     "The path of a request, without the prefix of a proxy"
     return scope['path'].removeprefix(scope.get('root_path', ''))
 
+def route_scope(
+    scope:dict, # ASGI scope of a request as it came
+) -> dict: # For the router
+    "The scope with GET for HEAD, whose body the server leaves out (RFC 9110, 9.3.2), and without a slash at the end of the path"
+    path = scope['path'].rstrip('/') if find_path(scope)!='/' else scope['path']
+    method = 'GET' if scope['method']=='HEAD' else scope['method']
+    return scope | {'path': path, 'method': method}
+
 @cache
 def is_loopback(
     host:str, # An address or a name
@@ -654,9 +662,10 @@ class RequestGuard:
     async def __call__(self, scope, receive, send):
         if scope['type']!='http': return await self.app(scope, receive, send)
         start = time.perf_counter()
-        exchange = Exchange(find_path(scope), dict(scope['headers']))
-        scope.setdefault('state', {})['exchange'] = exchange
-        try: await self._serve(exchange, scope, receive, partial(self._send, exchange, send))
+        routed = route_scope(scope)
+        exchange = Exchange(find_path(routed), dict(scope['headers']))
+        routed.setdefault('state', {})['exchange'] = exchange
+        try: await self._serve(exchange, routed, receive, partial(self._send, exchange, send))
         finally: self._log(exchange, scope['method'], time.perf_counter()-start)
 
     async def _serve(self, exchange, scope, receive, send):
