@@ -498,6 +498,8 @@ def _error_line(error, func):
     option = getattr(error, 'option', None)
     return f"{error} ({_flag(option)})" if option in inspect.signature(func).parameters else f'{error}'
 
+_NO_SPACE = 'no space is left on the disk: free some, or choose another --out'
+
 def _is_full(error):
     "Whether an error, or one that led to it, says that a disk is full"
     while error:
@@ -525,6 +527,11 @@ def _unexpected_line(error):
 # %% ../nbs/25_cli.ipynb #c1a55e03
 def _print_warning(message, *_, **__): print(f'warning: {message}', file=sys.stderr)
 
+def _can_resume(model='distilbert', out=None, **_):
+    "Whether an interrupted training has left a checkpoint"
+    folder = Path(out or f'models/{Path(model).name}').absolute()
+    return any(folder.parent.glob(f'.{folder.name}.checkpoints/checkpoint-*'))
+
 def _run(argv):
     "Parse the arguments, run the command, and return the exit status"
     args = vars(parser().parse_args(argv))
@@ -532,16 +539,15 @@ def _run(argv):
     try:
         with reserve_output(args['out']) if 'out' in args else nullcontext(): func(**args)
     except BrokenPipeError: raise
-    except (InputError, OSError) as e: return _fail(_error_line(e, func))
+    except (InputError, OSError) as e: return _fail(_NO_SPACE if _is_full(e) else _error_line(e, func))
     except ModuleNotFoundError as e:
         if (e.name or 'sentiment_nb').split('.')[0] in ('sentiment_nb','fastcore'): return _fail(_unexpected_line(e), 1)
         return _fail(f'this needs {e.name}, which is not installed: pip install "sentiment_nb[train]"')
     except KeyboardInterrupt:
-        if func is train: print('\nThe same command with --resume goes on from the last checkpoint', file=sys.stderr)
+        if func is train and _can_resume(**args): print('\nThe same command with --resume goes on from the last checkpoint', file=sys.stderr)
         return 130
     except Exception as e:
-        if _is_full(e): return _fail('no space is left on the disk: free some, or choose another --out')
-        return _fail(_unexpected_line(e), 1)
+        return _fail(_NO_SPACE) if _is_full(e) else _fail(_unexpected_line(e), 1)
     return 0
 
 def _discard_output():
