@@ -889,6 +889,8 @@ def train_model(
     PosixPath('models/minilm')
     ```
     """
+    if push_to_hub and not re.fullmatch(r'[\w.-]+/[\w.-]+', push_to_hub):
+        raise InputError(f"push_to_hub is {push_to_hub!r}, expected a hub repository as owner/name", option='push_to_hub')
     out = Path(out or f"models/{Path(str(model).rstrip('/')).name}")
     baselines = {'linear': train_linear, 'frozen': train_linear_probe}
     train = baselines.get(str(model), partial(train_transformer, model=model))

@@ -298,5 +298,6 @@ assert mapped['label'][:]==whole
 def test_after_a_fork(quick, tmp_path):
     "Children of a process that has predicted, whose threads they do not inherit, predict as well; `datasets` forks too"
     command = [sys.executable, '-c', FORKED, str(quick.model)]
-    done = subprocess.run(command, env=environ(HF_DATASETS_CACHE=str(tmp_path)), capture_output=True, text=True, timeout=280)
+    env = environ(HF_DATASETS_CACHE=str(tmp_path))
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280)
     assert done.returncode==0, done.stderr

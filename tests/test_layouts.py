@@ -17,7 +17,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 POSITIONS = 64
 SPECIAL = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
 NAMES = {0: 'POSITIVE', 1: 'NEGATIVE'} # the other way round than this package has them
-SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=POSITIONS)
+LAYERS = dict(num_hidden_layers=2, num_attention_heads=2)
+SMALL = dict(hidden_size=32, intermediate_size=64, max_position_embeddings=POSITIONS, **LAYERS)
 HEADS = dict(num_key_value_heads=2)
 DEBERTA = dict(relative_attention=True, pos_att_type=['c2p', 'p2c'], position_biased_input=False)
 SEQ2SEQ = dict(d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
@@ -28,7 +29,8 @@ EXPORTED = { # Kind of network: settings beside `SMALL`
     'camembert': {}, 'electra': dict(embedding_size=16), 'albert': dict(embedding_size=16), 'mpnet': {}, 'ernie': {},
     'deberta': DEBERTA | {'max_relative_positions': -1}, 'deberta-v2': DEBERTA | {'position_buckets': 16},
     'modernbert': {}, 'squeezebert': dict(embedding_size=32, **GROUPS), 'roformer': dict(embedding_size=32),
-    'rembert': dict(input_embedding_size=16, output_embedding_size=16), 'big_bird': dict(attention_type='original_full'),
+    'rembert': dict(input_embedding_size=16, output_embedding_size=16),
+    'big_bird': dict(attention_type='original_full'),
     'xlm': dict(emb_dim=32, n_layers=2, n_heads=2), 'gpt2': {}, 'opt': dict(ffn_dim=64, word_embed_proj_dim=32),
     'llama': HEADS, 'mistral': HEADS | {'sliding_window': 16}, 'qwen2': HEADS, 'gemma': HEADS | {'head_dim': 16},
     'gpt_neo': dict(attention_types=[[['global', 'local'], 1]], num_layers=2, num_heads=2, window_size=16),
@@ -61,8 +63,9 @@ def save(folder, kind='bert', settings=None, tokenizer=None, n_tokens=None, **sa
     tokenizer = tokenizer or make_tokenizer()
     ids = dict(pad_token_id=tokenizer.pad_token_id, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3)
     size = dict(vocab_size=n_tokens or len(tokenizer), id2label=NAMES, label2id={v: k for k,v in NAMES.items()})
+    config = AutoConfig.for_model(kind, **SMALL | ids | size | (settings or {}))
     torch.manual_seed(1)
-    net = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **SMALL | ids | size | (settings or {})))
+    net = AutoModelForSequenceClassification.from_config(config)
     with torch.no_grad():
         for p in net.parameters():
             if p.ndim>1: p.copy_(torch.randn_like(p)*.2)
