@@ -519,7 +519,7 @@ def bind_socket(
     "A listening socket; an address that is taken or invalid is rejected"
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
     try: return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError, UnicodeError) as e: # a host name may have too long a part
+    except (OSError, OverflowError, TypeError, UnicodeError) as e: # the last two of names that cannot be encoded
         reason = getattr(e, 'strerror', None) or e
         raise InputError(f"{host}:{port} cannot be listened on ({reason}): choose another --host or --port") from None
 
