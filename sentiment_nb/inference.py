@@ -883,12 +883,11 @@ def _add_engines(folder, texts, int8, labels):
     if len(texts)<4: raise InputError(f"{len(texts)} texts were given, expected a few hundred: give the validation texts")
     ids = token_ids(record, Tokenizer.from_file(str(folder/'tokenizer.json')), texts)
     check_unknown(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), ids, 'the texts for the comparison')
-    onnx_folder = folder/'onnx'
-    onnx_folder.mkdir()
-    file = onnx_folder/'model.onnx'
+    file = folder/'onnx'/'model.onnx'
+    file.parent.mkdir()
     logits,comparison = _check_graph(folder, file, texts, ids)
     record.engines = {'onnx': comparison}
-    if int8: record.engines['int8'] = _export_int8(file, onnx_folder/'model_int8.onnx', ids, logits, labels)
+    if int8: record.engines['int8'] = _export_int8(file, file.with_name('model_int8.onnx'), ids, logits, labels)
     record.save(folder)
     write_checksums(folder)
     return record.engines
@@ -935,7 +934,8 @@ def _import_folder(model, out):
 
 def _import_model(folder, model, data, int8, labels):
     "Import a classifier of transformers and export it, into a folder that is there when both have worked"
-    from sentiment_nb.training import write_classifier
+    from sentiment_nb.training import LOCAL_ENCODER, resolve_encoder, write_classifier
+    resolve_encoder(model, f'Give {LOCAL_ENCODER}.') # before anything is created
     with atomic_folder(folder) as tmp:
         write_classifier(tmp, model, labels, data)
         texts,right_labels = _gate_texts(data, ModelRecord.load(tmp).labels)

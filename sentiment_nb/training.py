@@ -870,6 +870,7 @@ def import_classifier(
     max_length:int|None=None, # As in `write_classifier`
 ) -> Path: # `out`
     "`write_classifier` into `out`, whole or not at all"
+    resolve_encoder(model, f'Give {LOCAL_ENCODER}.') # before anything is created
     with atomic_folder(out) as tmp: write_classifier(tmp, model, labels, data, max_length)
     return Path(out)
 
