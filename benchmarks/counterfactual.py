@@ -33,11 +33,10 @@ import numpy as np
 import pandas as pd
 from common import print_table, save, say
 from sentiment_nb.behaviour import load_pairs, pair_consistency, predict_suite
-from sentiment_nb.cleaning import dedup_key
+from sentiment_nb.cleaning import dedup_key, subsample
 from sentiment_nb.data import load_prepared, load_source
 from sentiment_nb.evaluation import mcnemar, paired_difference
 from sentiment_nb.inference import Predictor
-from sentiment_nb.training import subsample
 
 NAMES = ['negative','positive']
 

@@ -9,10 +9,10 @@ __all__ = ['REQUEST_TOKENS', 'PREFIX', 'Names', 'Seconds', 'OTHER_VARIABLES', 'E
            'load_settings', 'ErrorDetail', 'ErrorResponse', 'HfErrorResponse', 'error_response', 'describe_errors',
            'replace_surrogates', 'PredictRequest', 'BatchPredictRequest', 'HfParameters', 'HfRequest',
            'PredictResponse', 'BatchPredictResponse', 'Status', 'Health', 'HfScore', 'Metrics', 'new_key',
-           'authenticate', 'client_id', 'Service', 'find_path', 'is_loopback', 'host_name', 'check_anonymous',
-           'format_validation_error', 'parse_body', 'check_content', 'find_ids', 'Exchange', 'ClientDisconnect',
-           'convert_exception', 'cancel_on_disconnect', 'RequestGuard', 'LogQueue', 'predict_one', 'predict_batch',
-           'hf', 'home', 'livez', 'readyz', 'metrics', 'lifespan', 'make_app', 'serve_api']
+           'authenticate', 'client_id', 'Service', 'find_path', 'route_scope', 'is_loopback', 'host_name',
+           'check_anonymous', 'format_validation_error', 'parse_body', 'check_content', 'find_ids', 'Exchange',
+           'ClientDisconnect', 'convert_exception', 'cancel_on_disconnect', 'RequestGuard', 'LogQueue', 'predict_one',
+           'predict_batch', 'hf', 'home', 'livez', 'readyz', 'metrics', 'lifespan', 'make_app', 'serve_api']
 
 # %% ../nbs/21_api.ipynb #4c329dde
 import asyncio, gc, hashlib, hmac, json, logging, logging.config, math, os, queue, re
@@ -436,6 +436,14 @@ def find_path(
     "The path of a request, without the prefix of a proxy"
     return scope['path'].removeprefix(scope.get('root_path', ''))
 
+def route_scope(
+    scope:dict, # ASGI scope of a request as it came
+) -> dict: # For the router
+    "The scope with GET for HEAD, whose body the server leaves out (RFC 9110, 9.3.2), and without a slash at the end of the path"
+    path = scope['path'].rstrip('/') if find_path(scope)!='/' else scope['path']
+    method = 'GET' if scope['method']=='HEAD' else scope['method']
+    return scope | {'path': path, 'method': method}
+
 @lru_cache(1024)
 def is_loopback(
     host:str, # An address or a name
@@ -590,11 +598,12 @@ class RequestGuard:
         start = time.perf_counter()
         headers = dict(scope['headers'])
         request_id,trace_id = find_ids(headers)
-        exchange = Exchange(find_path(scope), headers, request_id, log={'trace_id': trace_id} if trace_id else {})
-        scope.setdefault('state', {})['exchange'] = exchange
+        routed = route_scope(scope)
+        exchange = Exchange(find_path(routed), headers, request_id, log={'trace_id': trace_id} if trace_id else {})
+        routed.setdefault('state', {})['exchange'] = exchange
         try:
             with self.service.metrics.in_flight.track_inprogress():
-                await self._serve(exchange, scope, receive, partial(self._send, exchange, send))
+                await self._serve(exchange, routed, receive, partial(self._send, exchange, send))
         finally: self._log(exchange, scope['method'], time.perf_counter()-start)
 
     async def _serve(self, exchange, scope, receive, send):

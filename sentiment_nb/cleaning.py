@@ -8,8 +8,8 @@ __all__ = ['MARKS', 'SURROGATES', 'NOT_SENTENCE', 'PICTURE', 'INVISIBLE', 'NO_CO
            'strip_controls', 'unescape_html', 'strip_tags', 'mask_urls', 'mask_users', 'remove_emojis',
            'emojis_to_words', 'shorten_elongations', 'strip_punctuation', 'normalize_whitespace', 'clean_text',
            'dedup_key', 'find_duplicates', 'text_keys', 'write_train_keys', 'read_train_keys', 'split_rows',
-           'first_rows', 'draw_rows', 'add_dedup_keys', 'letters_key', 'exclude_texts', 'mark_in_train', 'deduplicate',
-           'parse_dates', 'split_train', 'write_splits', 'prepare_data']
+           'first_rows', 'draw_rows', 'add_dedup_keys', 'subsample', 'letters_key', 'exclude_texts', 'mark_in_train',
+           'deduplicate', 'parse_dates', 'split_train', 'write_splits', 'prepare_data']
 
 # %% ../nbs/05_cleaning.ipynb #f2ae3e36
 import hashlib, html, re, unicodedata
@@ -21,7 +21,8 @@ from pathlib import Path
 import emoji, regex
 import numpy as np
 from tqdm import tqdm
-from .core import InputError, atomic_folder, sha256_file, verify_checksums, write_json
+from .core import InputError, atomic_folder, check_positive, check_seed, sha256_file
+from .core import verify_checksums, write_json
 
 # %% ../nbs/05_cleaning.ipynb #326ce03d
 MARKS = regex.compile(r'(\p{M}{30})\p{M}+') # More than 30 marks in a row
@@ -332,6 +333,27 @@ def add_dedup_keys(
         keyed[split] = _add_column(unprepared, 'dedup_key', keys)
     return keyed
 
+# %% ../nbs/05_cleaning.ipynb #5ab5a002
+def subsample(
+    ds:'Dataset', # With `label`
+    limit:int|None=None, # Number of rows; None takes all of them
+    balanced:bool=False, # Take equally many of each class, as many as the rarest has
+    seed:int=42, # Of the choice and the order
+) -> 'Dataset': # Shuffled; with fewer rows than `limit` where there are not enough
+    "A shuffled subset, in the proportions of the data, with one row of each class at least, or balanced"
+    check_seed(seed)
+    check_positive(limit=limit)
+    rng = np.random.default_rng(seed)
+    y = np.array(ds['label'][:])
+    classes,counts = np.unique(y, return_counts=True)
+    n_each = min((limit or len(y))//len(classes), counts.min())
+    if n_each<1: raise InputError(f"limit is {limit}, expected at least one row for each of {len(classes)} classes")
+    if not balanced:
+        order = rng.permutation(len(y))
+        return ds.select(order[first_rows(y[order], limit or len(y))])
+    rows = np.concatenate([rng.permutation(np.flatnonzero(y==c))[:n_each] for c in classes])
+    return ds.select(rng.permutation(rows))
+
 # %% ../nbs/05_cleaning.ipynb #2d7c50fa
 NOT_ALNUM = regex.compile(r'[^\p{L}\p{N}]+')
 
@@ -547,8 +569,8 @@ def _check_choice(name, value, allowed):
 
 def _check_numbers(limit, sizes, seed):
     "Reject numbers out of range"
-    if isinstance(limit, int) and limit<1 or seed<0: raise InputError(f"limit is {limit} and seed is {seed}, "
-        "expected a limit of at least 1 row and a seed of at least 0")
+    check_seed(seed)
+    if isinstance(limit, int): check_positive(limit=limit)
     if not (0<=min(sizes) and 0<sum(sizes)<1): raise InputError(f"the shares of validation and test are "
         f"{sizes[0]} and {sizes[1]}, expected 0 or more each, and less than 1 together")
 

@@ -8,8 +8,9 @@ __all__ = ['EXAMPLES', 'COMMANDS', 'parse_labels', 'prepare', 'train', 'export',
            'quickstart', 'parser', 'main']
 
 # %% ../nbs/25_cli.ipynb #36e9485c
-import argparse, csv, inspect, json, os, re, shutil, sys, warnings
+import argparse, codecs, csv, errno, inspect, io, json, os, re, shutil, sys, tempfile, time, traceback, warnings
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import get_args
 from fastcore.docments import docments
 from tqdm import tqdm
 from . import __version__
-from .core import InputError, ModelRecord, find_model, wilson_interval
+from .core import InputError, ModelRecord, cache_dir, check_positive, find_model, reserve_output
+from .core import wilson_interval
 from .inference import Prediction, Predictor, describe_classes, predict_file
 from .inference import explain as explain_prediction
 
@@ -160,7 +162,10 @@ def export(
     if folder!=path: print(f"written to {folder}\nnext: sentiment-nb evaluate {folder} {data or 'DATA'}")
 
 # %% ../nbs/25_cli.ipynb #00005063
-def _dumps(obj): return json.dumps(obj, ensure_ascii=False)
+def _dumps(obj):
+    "One line of JSON: UTF-8, and ASCII with escapes where the console has another encoding, as Windows gives a pipe"
+    is_utf8 = codecs.lookup(sys.stdout.encoding or 'utf-8').name=='utf-8'
+    return json.dumps(obj, ensure_ascii=not is_utf8)
 
 def _load_baseline(folder):
     "The `Predictor` of a model folder; a report folder is returned unchanged"
@@ -460,6 +465,7 @@ def benchmark(
 ):
     "Measure speed, latency, memory, start-up and accuracy of every engine, and of transformers.pipeline"
     from sentiment_nb.speed import benchmark_models, format_benchmark, write_benchmark
+    check_positive(texts=texts, rounds=rounds)
     folders = [find_model(m) for m in models]
     benchmarks = []
     for source in data or _default_sources():
@@ -621,35 +627,87 @@ def parser() -> argparse.ArgumentParser: # With one subcommand for each entry of
     return p
 
 # %% ../nbs/25_cli.ipynb #3b5f7a08
-def _fail(message):
-    "Print a one-line error; return exit status 2"
+def _fail(message, status=2):
+    "Print a one-line error; return the exit status"
     print('sentiment-nb: ' + ' '.join(message.split()), file=sys.stderr)
-    return 2
+    return status
 
 def _error_line(error, func):
     "The message of an error, with the flag of its option where the command has one"
     option = getattr(error, 'option', None)
     return f"{error} ({_flag(option)})" if option in inspect.signature(func).parameters else f'{error}'
 
+_NO_SPACE = 'no space is left on the disk: free some, or choose another --out'
+
+def _is_full(error):
+    "Whether an error, or one that led to it, says that a disk is full"
+    while error:
+        if getattr(error, 'errno', None)==errno.ENOSPC or 'No space left on device' in str(error): return True
+        error = error.__cause__ or error.__context__
+    return False
+
+def _keep_traceback(error):
+    "Write the traceback of an error into the cache folder, or the system's folder for temporary files; return the path"
+    name = f"traceback-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    for find_folder in (cache_dir, tempfile.gettempdir):
+        try:
+            path = Path(find_folder())/name
+            path.write_text(''.join(traceback.format_exception(error)), encoding='utf-8', errors='replace')
+            return path
+        except OSError: continue
+    return 'no file, since none can be written'
+
+def _unexpected_line(error):
+    "The line for an error that no input explains, with the place of its traceback"
+    cause = (str(error).strip().splitlines() or [''])[0][:200]
+    return (f"unexpected {type(error).__name__}: {cause}. The traceback is kept in {_keep_traceback(error)}: "
+        "try the newest version, then report it with that file")
+
+# %% ../nbs/25_cli.ipynb #c1a55e03
 def _print_warning(message, *_, **__): print(f'warning: {message}', file=sys.stderr)
+
+def _can_resume(model='distilbert', out=None, **_):
+    "Whether an interrupted training has left a checkpoint"
+    folder = Path(out or f'models/{Path(model).name}').absolute()
+    return any(folder.parent.glob(f'.{folder.name}.checkpoints/checkpoint-*'))
+
+def _run(argv):
+    "Parse the arguments, run the command, and return the exit status"
+    args = vars(parser().parse_args(argv))
+    func = args.pop('_func')
+    try:
+        with reserve_output(args['out']) if 'out' in args else nullcontext(): func(**args)
+    except BrokenPipeError: raise
+    except (InputError, OSError) as e: return _fail(_NO_SPACE if _is_full(e) else _error_line(e, func))
+    except ModuleNotFoundError as e:
+        if (e.name or 'sentiment_nb').split('.')[0] in ('sentiment_nb','fastcore'): return _fail(_unexpected_line(e), 1)
+        return _fail(str(_missing_extra('this', e, 'train')))
+    except KeyboardInterrupt:
+        if func is train and _can_resume(**args): print('\nThe same command with --resume goes on from the last checkpoint', file=sys.stderr)
+        return 130
+    except Exception as e:
+        return _fail(_NO_SPACE) if _is_full(e) else _fail(_unexpected_line(e), 1)
+    return 0
+
+def _discard_output():
+    "Let nothing more reach a closed pipe or a full disk, not even what Python still holds when it exits"
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 def main(
     argv:list[str]|None=None, # Command-line arguments; None takes those of the process
-) -> int: # Exit status: 0, 2 for input that the user can fix, 130 when interrupted
+) -> int: # Exit status: 0, 1 for an unexpected error, 2 for input that the user can fix, 130 when interrupted, 141 when nobody reads on
     "Run one command"
-    args = vars(parser().parse_args(argv))
-    func = args.pop('_func')
     warnings.showwarning = _print_warning
-    try: func(**args)
-    except (InputError, OSError) as e: return _fail(_error_line(e, func))
-    except ModuleNotFoundError as e:
-        if e.name.split('.')[0] in ('sentiment_nb','fastcore'): raise
-        return _fail(f"{_missing_extra('this', e, 'train')}")
-    except KeyboardInterrupt:
-        resume = '. The same command with --resume goes on from the last checkpoint' if func is train else ''
-        print(f'\ninterrupted; nothing half-written is left{resume}', file=sys.stderr)
-        return 130
-    return 0
+    if isinstance(sys.stdout, io.TextIOWrapper): sys.stdout.reconfigure(errors='replace')
+    try:
+        try: return _run(argv)
+        finally: sys.stdout.flush()
+    except KeyboardInterrupt: return 130
+    except BrokenPipeError: _discard_output()
+    except OSError as e:
+        _discard_output()
+        return _fail(f"the output cannot be written ({e.strerror}): send it somewhere else")
+    return 141
 
 # %% ../nbs/25_cli.ipynb #bd097b52
 #| eval: false

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['LABELS', 'FORMAT', 'MODEL_KINDS', 'MAX_LENGTH', 'WHEEL', 'NOT_WORDS', 'MAX_TEXTS', 'MAX_CHARS', 'MAX_EXPLAIN',
-           'MAX_BODY', 'InputError', 'softmax', 'linear_logits', 'check_probs', 'wilson_interval', 'write_text',
-           'write_json', 'sha256_file', 'write_checksums', 'verify_checksums', 'read_model_file', 'atomic_folder',
-           'ModelRecord', 'find_model', 'encode', 'batched', 'stop_words', 'split_words', 'cache_dir', 'check_hub',
-           'bind_socket']
+           'MAX_BODY', 'InputError', 'check_seed', 'check_positive', 'check_iterable', 'check_texts', 'softmax',
+           'linear_logits', 'check_probs', 'wilson_interval', 'write_text', 'write_json', 'sha256_file',
+           'write_checksums', 'verify_checksums', 'read_model_file', 'atomic_folder', 'atomic_file', 'reserve_output',
+           'ModelRecord', 'find_model', 'encode', 'unknown_share', 'check_unknown', 'batched', 'stop_words',
+           'split_words', 'cache_dir', 'check_hub', 'bind_socket']
 
 # %% ../nbs/00_core.ipynb #86770135
-import hashlib, json, os, re, shutil, socket
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import hashlib, json, os, re, shutil, socket, warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -34,6 +35,44 @@ class InputError(ValueError):
     ):
         super().__init__(message)
         self.option = option
+
+# %% ../nbs/00_core.ipynb #c5eed002
+def check_seed(
+    seed:int, # As NumPy, scikit-learn and PyTorch all take it
+):
+    "Reject a seed outside 0 to 2**32-1"
+    if not 0<=seed<2**32: raise InputError(f"seed is {seed}, expected 0 to {2**32-1}", option='seed')
+
+def check_positive(
+    **numbers:float|None, # By the name of the parameter; None is let through
+):
+    "Reject numbers that are not above 0 or not finite"
+    for name,value in numbers.items():
+        if value is not None and not 0<value<float('inf'):
+            raise InputError(f"{name} is {value}, expected a number above 0", option=name)
+
+# %% ../nbs/00_core.ipynb #7e875002
+def check_iterable(
+    texts:Iterable, # What a caller gave
+) -> Iterable: # `texts`, as they came
+    "Reject a single text, and what gives something else than its texts when it is iterated"
+    if isinstance(texts, Mapping) or hasattr(texts, 'columns'): remedy = "give its column of texts, as in table['text']"
+    elif isinstance(texts, (set, frozenset)): remedy = 'sort it first, since a set has no order'
+    elif isinstance(texts, (str, bytes, bytearray)) or not isinstance(texts, Iterable) or getattr(texts, 'ndim', 1)==0:
+        remedy = 'put one text in brackets'
+    else: return texts
+    raise InputError(f"texts is {type(texts).__name__}, expected a list of str: {remedy}")
+
+def check_texts(
+    texts:Iterable, # A list, a pandas Series, a NumPy array, a generator …
+    first:int=0, # Number of the first text, for the message
+) -> list[str]: # Plain strings
+    "Texts as a list; the first item that is no text is rejected by its number"
+    texts = list(check_iterable(texts))
+    for i,t in enumerate(texts, first):
+        if not isinstance(t, str):
+            raise InputError(f"text {i} is {type(t).__name__}, expected str: decode bytes, and give '' for a missing text, or drop it")
+    return [str(t) for t in texts] # NumPy has strings of its own
 
 # %% ../nbs/00_core.ipynb #2a4d8e65
 LABELS = ('negative', 'neutral', 'positive') # The order of the classes everywhere in this package
@@ -224,14 +263,24 @@ def read_model_file(
         raise InputError(f"{path} cannot be loaded ({cause}): copy the model folder again") from None
 
 # %% ../nbs/00_core.ipynb #d747e5ca
-def _lock_folder(out):
-    "Acquire a lock beside `out` and return it; a place that another run holds is rejected"
-    lock = FileLock(out.with_name(f'.{out.name}.lock'))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+def _resolve_output(out):
+    "The absolute path of an output; the root of a disk has no name to replace"
+    path = Path(os.path.abspath(out))
+    if not path.name: raise InputError(f"{out} is the root of a disk, expected the name of a result: choose another --out")
+    return path
+
+def _acquire(lock, out):
+    "Acquire the lock of an output; a place that another run holds is rejected"
+    try: lock.acquire(timeout=0)
     except Timeout: raise InputError(f"{out} is in use by another run: wait for it, or choose another --out") from None
     except OSError as e: raise InputError(f"{out} cannot be written ({e.strerror}): choose another --out") from None
+
+def _lock_output(out):
+    "Make the folder above `out`, and return the lock of `out`, acquired"
+    try: out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise InputError(f"{out} cannot be written ({e.strerror}): choose another --out") from None
+    lock = FileLock(out.with_name(f'.{out.name}.lock'))
+    _acquire(lock, out)
     return lock
 
 def _check_replaceable(out, marker):
@@ -241,28 +290,70 @@ def _check_replaceable(out, marker):
         raise InputError(f"{out} holds other files (no {marker}), and would be replaced: choose another --out")
 
 # %% ../nbs/00_core.ipynb #fbb17ad9
+def _apply_umask(folder):
+    "Let files be read by whom the umask of `folder` lets in; some libraries write theirs for the owner alone"
+    readers = folder.stat().st_mode & 0o666
+    for p in folder.rglob('*'):
+        if p.is_file(): p.chmod(p.stat().st_mode | readers)
+
 @contextmanager
 def atomic_folder(
     out:str|Path, # The finished folder; an earlier result there is replaced
     marker:str='sentiment_nb.json', # The file by which an earlier result is recognised
 ):
     "A folder to write in, which becomes `out` only if the block ends without error"
-    out = Path(out).absolute()
+    out = _resolve_output(out)
     temporary = out.with_name(f'.{out.name}.partial')
     old = out.with_name(f'.{out.name}.old')
-    lock = _lock_folder(out)
+    lock = _lock_output(out)
     try:
         if old.exists() and not out.exists(): old.rename(out)
         _check_replaceable(out, marker)
         for path in (temporary,old): shutil.rmtree(path, ignore_errors=True)
         temporary.mkdir()
         yield temporary
+        _apply_umask(temporary)
         if out.exists(): out.rename(old)
         temporary.rename(out)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         if temporary.exists(): shutil.rmtree(temporary, ignore_errors=True)
         lock.release()
+
+# %% ../nbs/00_core.ipynb #a70f11e1
+def _remove(lock):
+    "Remove the file of a lock that is held, and release it"
+    with suppress(OSError): Path(lock.lock_file).unlink() # Windows removes it at the release
+    lock.release()
+
+@contextmanager
+def atomic_file(
+    out:str|Path, # The finished file; an earlier one is replaced
+):
+    "A path to write to, which becomes `out` only if the block ends without error; a second writer is rejected"
+    out = _resolve_output(out)
+    if out.is_dir(): raise InputError(f"{out} is a folder, expected a file to write: choose another --out")
+    temporary = out.with_name(f'.{out.name}.partial')
+    lock = _lock_output(out)
+    try:
+        yield temporary
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+        _remove(lock)
+
+# %% ../nbs/00_core.ipynb #a70f11e4
+@contextmanager
+def reserve_output(
+    out:str|Path, # The file or folder that the block will write at its end
+):
+    "Hold a place while the block runs; a second run with the same place is rejected. Nothing is created but a lock"
+    out = _resolve_output(out)
+    existing = next((p for p in out.parents if p.is_dir()), out.parent)
+    lock = FileLock(existing/f".{'-'.join(out.relative_to(existing).parts)}.run.lock")
+    _acquire(lock, out)
+    try: yield
+    finally: _remove(lock)
 
 # %% ../nbs/00_core.ipynb #0f3c8d66
 FORMAT = 1 # The version of `sentiment_nb.json` that this package writes
@@ -414,6 +505,28 @@ def encode(
     encodings = encode_batch(texts)
     return [_truncate_ids(e, max_length, truncation) for e in encodings], [len(e.ids) for e in encodings]
 
+# %% ../nbs/00_core.ipynb #70cea005
+def unknown_share(
+    tokenizer:object, # A transformers tokenizer
+    ids:list[list[int]], # Token ids of real texts
+) -> float: # 0 to 1; 0 for a tokenizer that can spell everything
+    "Share of unknown tokens among those that stand for words"
+    tokens = np.concatenate([np.asarray(i, int) for i in ids])
+    unknown = tokens==(-1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id)
+    n_words = (unknown | ~np.isin(tokens, tokenizer.all_special_ids)).sum()
+    return float(unknown.sum()/max(1, n_words))
+
+def check_unknown(
+    tokenizer:object, # A transformers tokenizer
+    ids:list[list[int]], # Token ids of real texts
+    source:str|Path, # Where the texts come from, for the message
+):
+    "Reject a tokenizer that does not know most words of real texts; warn of one that lacks many"
+    share = unknown_share(tokenizer, ids)
+    line = f"{share:.0%} of the words in {source} are unknown to the model's tokenizer"
+    if share>.5: raise InputError(f"{line}: give texts of the model's language and script, or another model")
+    if share>.05: warnings.warn(f"{line}, and are all the same to it", stacklevel=2)
+
 # %% ../nbs/00_core.ipynb #b9648266
 def batched(
     items:Iterable, # Anything that can be iterated
@@ -471,7 +584,7 @@ def bind_socket(
     "A listening socket; an address that is taken or invalid is rejected"
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
     try: return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as e:
+    except (OSError, OverflowError, TypeError, UnicodeError) as e: # the last two of names that cannot be encoded
         reason = getattr(e, 'strerror', None) or e
         raise InputError(f"{host}:{port} cannot be listened on ({reason}): choose another --host or --port") from None
 

@@ -15,11 +15,11 @@ from torch.nn.functional import cross_entropy
 from tokenizers import Tokenizer
 from tqdm import tqdm
 from .calibration import calibrate
-from .cleaning import dedup_key, write_train_keys
-from .core import InputError, ModelRecord, atomic_folder, batched
+from .cleaning import dedup_key, subsample, write_train_keys
+from .core import InputError, ModelRecord, atomic_folder, batched, check_positive, check_seed
 from .data import data_record, load_splits, text_domains
 from .inference import Predictor, pad_batch, token_ids
-from .training import compute_metrics, finish_model_folder, subsample, trace_to_onnx
+from .training import compute_metrics, finish_model_folder, trace_to_onnx
 
 # %% ../nbs/16_distillation.ipynb #d7323ae7
 TRUST = .7 # Weight of the teacher in the target of a labelled text
@@ -122,14 +122,13 @@ def _teacher_probs(predictor, texts):
     batches = tqdm(list(batched(texts, 1024)), desc='predicting with the teacher', disable=None)
     return np.concatenate([predictor.predict_proba(b) for b in batches])
 
-def _save_student(net, record, teacher, out, texts, validation_texts):
+def _save_student(net, record, teacher, folder, name, texts, validation_texts):
     "Write the student's model folder, with the teacher's tokenizer"
-    with atomic_folder(out) as tmp:
-        (tmp/'onnx').mkdir()
-        trace_to_onnx(net, tmp/'onnx'/'model.onnx')
-        shutil.copyfile(Path(teacher)/'tokenizer.json', tmp/'tokenizer.json')
-        write_train_keys(tmp, texts + validation_texts)
-        finish_model_folder(tmp, record, Path(out).name, len(texts))
+    (folder/'onnx').mkdir()
+    trace_to_onnx(net, folder/'onnx'/'model.onnx')
+    shutil.copyfile(Path(teacher)/'tokenizer.json', folder/'tokenizer.json')
+    write_train_keys(folder, texts + validation_texts)
+    finish_model_folder(folder, record, name, len(texts))
 
 def distill_model(
     teacher:str|Path, # Model folder of an encoder, with its ONNX files
@@ -142,28 +141,31 @@ def distill_model(
     seed:int=42, # Of the initial weights, the order and the subset
 ) -> Path: # `out`
     "Train a static student on the teacher's probabilities, calibrate it on validation, and save it as a model folder"
-    predictor = Predictor(teacher)
-    splits = load_splits(data)
-    prepared = data_record(data)
-    teacher_record = predictor.record
-    _check_teacher(teacher_record, teacher, prepared, data)
-    torch.manual_seed(seed)
-    train = subsample(splits['train'], limit, seed=seed) if limit else splits['train']
-    texts = train['text'][:] + exclude_seen(unlabelled or [], splits)
-    targets = soft_targets(_teacher_probs(predictor, texts), np.array(train['label'][:]))
-    tokenizer = Tokenizer.from_file(str(Path(teacher)/'tokenizer.json'))
-    encode_texts = partial(token_ids, teacher_record, tokenizer)
-    net = StaticEncoder(tokenizer.get_vocab_size(), len(teacher_record.labels), width)
-    _fit(net, encode_texts(texts), targets, epochs, seed)
-    validation = splits['validation']
-    logits = _logits(net, encode_texts(validation['text'][:]))
-    labels = np.array(validation['label'][:])
-    settings = dict(epochs=epochs, width=width, limit=limit, unlabelled=len(texts)-len(train))
-    metrics = {'validation': compute_metrics(labels, logits)}
-    record = ModelRecord(
-        'static', predictor.name, teacher_record.labels, teacher_record.policy,
-        teacher_record.max_length, teacher_record.truncation,
-        seed=seed, data=prepared, settings=settings, metrics=metrics)
-    calibrate(record, logits, labels, text_domains(validation))
-    _save_student(net, record, teacher, out, texts, validation['text'][:])
+    check_seed(seed)
+    check_positive(epochs=epochs, limit=limit)
+    with atomic_folder(out) as tmp:
+        predictor = Predictor(teacher)
+        splits = load_splits(data)
+        prepared = data_record(data)
+        teacher_record = predictor.record
+        _check_teacher(teacher_record, teacher, prepared, data)
+        torch.manual_seed(seed)
+        train = subsample(splits['train'], limit, seed=seed) if limit is not None else splits['train']
+        texts = train['text'][:] + exclude_seen(unlabelled or [], splits)
+        targets = soft_targets(_teacher_probs(predictor, texts), np.array(train['label'][:]))
+        tokenizer = Tokenizer.from_file(str(Path(teacher)/'tokenizer.json'))
+        encode_texts = partial(token_ids, teacher_record, tokenizer)
+        net = StaticEncoder(tokenizer.get_vocab_size(), len(teacher_record.labels), width)
+        _fit(net, encode_texts(texts), targets, epochs, seed)
+        validation = splits['validation']
+        logits = _logits(net, encode_texts(validation['text'][:]))
+        labels = np.array(validation['label'][:])
+        settings = dict(epochs=epochs, width=width, limit=limit, unlabelled=len(texts)-len(train))
+        metrics = {'validation': compute_metrics(labels, logits)}
+        record = ModelRecord(
+            'static', predictor.name, teacher_record.labels, teacher_record.policy,
+            teacher_record.max_length, teacher_record.truncation,
+            seed=seed, data=prepared, settings=settings, metrics=metrics)
+        calibrate(record, logits, labels, text_domains(validation))
+        _save_student(net, record, teacher, tmp, Path(out).name, texts, validation['text'][:])
     return Path(out)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 import numpy as np
-from .cleaning import clean_text
+from .cleaning import clean_text, subsample
 from .core import InputError, ModelRecord, atomic_folder, check_probs, linear_logits, softmax
 from .core import sha256_file, verify_checksums, write_checksums
 
@@ -25,7 +25,7 @@ def refit_without_validation(
     texts:list[str], # Raw validation texts, on which the saved model was refitted
 ) -> np.ndarray: # Probabilities, (n_texts, n_classes)
     "Fit a linear model again on training rows alone, and return its probabilities for validation texts"
-    from sentiment_nb.training import fit_linear, subsample
+    from sentiment_nb.training import fit_linear
     def clean(raw): return [clean_text(t, record.policy) for t in raw]
     limit = record.settings.get('limit')
     if limit: train = subsample(train, limit, seed=record.seed)

@@ -26,8 +26,9 @@ from fastcore.basics import patch
 from filelock import FileLock
 from tokenizers import Tokenizer
 from .cleaning import clean_text
-from .core import InputError, ModelRecord, atomic_folder, batched, encode, find_model
-from .core import linear_logits, read_model_file, softmax, verify_checksums, write_checksums
+from .core import InputError, ModelRecord, atomic_folder, batched, check_iterable, check_texts
+from .core import check_unknown, encode, find_model, linear_logits, read_model_file, softmax
+from .core import verify_checksums, write_checksums
 from .ensemble import cascade_stages, combine, is_unsure, log_probs
 from .tables import read_rows, result_columns, write_rows
 import onnxruntime as ort # after `core`, which switches its telemetry off
@@ -143,14 +144,23 @@ class _OnnxEngine:
         self.record = record
         self.tokenizer = read_model_file(Tokenizer.from_file, folder/'tokenizer.json')
         self.session = read_model_file(_session, folder/file)
-        self.pool = ThreadPoolExecutor(count_cpus())
+        self._start_pool()
         n_classes = self.session.get_outputs()[0].shape[-1]
         _check_classes(n_classes, record, folder/file, 'export the model again')
+
+    def _start_pool(self):
+        self.pid = os.getpid()
+        self.pool = ThreadPoolExecutor(count_cpus())
+
+    def _map(self, run, batches):
+        "Run batches in threads; a forked process starts its own, since threads do not survive a fork"
+        if self.pid!=os.getpid(): self._start_pool()
+        return self.pool.map(run, batches)
 
     def __call__(self, texts):
         ids,counts = encode(self.tokenizer, texts, self.record.max_length, self.record.truncation)
         truncated = [n>self.record.max_length for n in counts]
-        return _run_batches(self.session, ids, self.pool.map), counts, truncated
+        return _run_batches(self.session, ids, self._map), counts, truncated
 
 class _LinearEngine:
     "A scikit-learn pipeline, with the interface of `_OnnxEngine`"
@@ -235,18 +245,6 @@ class Prediction:
     truncated:bool # Whether the text has more tokens than `max_length`
     uncertain:bool|None # True unless the prediction set at the chosen level holds exactly one class; None if the model is not calibrated
 
-def _check_iterable(texts):
-    "Return an iterable of texts; reject a single text, or any other type"
-    if isinstance(texts, Iterable) and not isinstance(texts, (str, bytes)): return texts
-    raise InputError(f"texts is {type(texts).__name__}, expected a list of str: put one text in brackets")
-
-def _check_texts(texts, first=0):
-    "Return texts as a list; reject the first item that is no str, numbered from `first`"
-    texts = list(_check_iterable(texts))
-    for i,t in enumerate(texts, first):
-        if not isinstance(t, str): raise InputError(f"text {i} is {type(t).__name__}, expected str: decode or drop it first")
-    return texts
-
 def _check_level(level):
     "Reject a confidence level for which no threshold is stored"
     percent = 100*level
@@ -284,6 +282,7 @@ class Predictor:
         self.record = ModelRecord.load(folder)
         _check_level(level)
         self.name = folder.name
+        self._arguments = folder.absolute(), engine, level, cache
         self.threshold = self.record.conformal.get(f'{level:.2f}')
         self.engine = choose_engine(folder, self.record, engine)
         self._cache = LRUCache(cache)
@@ -291,6 +290,8 @@ class Predictor:
         self._engine = engine_class(folder, self.record, file)
         read_model_file(lambda folder: self._run_engine(['good']), folder) # what loads and cannot predict is rejected here
         if self.engine=='int8': _warn_processor(folder, self.record)
+
+    def __reduce__(self): return type(self), self._arguments # another process loads the folder itself
 
     @classmethod
     def from_pretrained(cls,
@@ -322,7 +323,7 @@ def _text_hash(text): return hashlib.blake2b(text.encode('utf-8', 'surrogatepass
 @patch
 def _probs(self:Predictor, texts):
     "Like `_run_engine`, but texts in the cache are not predicted again, and new ones are added to it"
-    texts = _check_texts(texts)
+    texts = check_texts(texts)
     if not self._cache.maxsize: return self._run_engine(texts)
     keys = [_text_hash(t) for t in texts]
     answers = {k: self._cache[k] for k in keys if k in self._cache}
@@ -368,7 +369,7 @@ def predict(self:Predictor,
     ```
     """
     if isinstance(texts, str): return self.predict([texts])[0]
-    texts = _check_texts(texts)
+    texts = check_texts(texts)
     if not texts: return []
     return [self._to_prediction(*answer) for answer in zip(*self._probs(texts))]
 
@@ -384,7 +385,7 @@ def predict_proba(self:Predictor,
     array([1, 0])
     ```
     """
-    texts = _check_texts(texts)
+    texts = check_texts(texts)
     if not texts: return np.zeros((0, len(self.record.labels)))
     return self._probs(texts)[0]
 
@@ -401,8 +402,8 @@ def predict_iter(self:Predictor,
     ...     for p in predictor.predict_iter(f): print(p.label)
     ```
     """
-    for i,batch in enumerate(batched(_check_iterable(texts), chunk)):
-        yield from self.predict(_check_texts(batch, i*chunk))
+    for i,batch in enumerate(batched(check_iterable(texts), chunk)):
+        yield from self.predict(check_texts(batch, i*chunk))
 
 # %% ../nbs/14_inference.ipynb #92d422e6
 _UNSPACED = '\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff' # Thai, Lao, kana and Chinese characters, written without spaces
@@ -458,7 +459,7 @@ def explain(
     'wonderful!'
     ```
     """
-    spans,variants = leave_one_out(*_check_texts([text]), max_spans)
+    spans,variants = leave_one_out(*check_texts([text]), max_spans)
     return score_spans(text, spans, predictor.predict_proba([text, *variants]))
 
 # %% ../nbs/14_inference.ipynb #6db1089b
@@ -516,7 +517,7 @@ def explain_gradients(
     from transformers import AutoModelForSequenceClassification
     record = ModelRecord.load(folder)
     verify_checksums(folder, ['model.safetensors', 'config.json', 'tokenizer.json', 'sentiment_nb.json'])
-    clean = clean_text(*_check_texts([text]), record.policy)
+    clean = clean_text(*check_texts([text]), record.policy)
     encoding = Tokenizer.from_file(str(Path(folder)/'tokenizer.json')).encode(clean)
     n = len(encoding.ids)
     if n>record.max_length:
@@ -886,6 +887,37 @@ def _export_int8(file, out, ids, logits, labels):
     return comparison | {'vnni': has_vnni()}
 
 # %% ../nbs/14_inference.ipynb #ff0ac801
+def _check_graph(folder, file, texts, ids):
+    "Trace a network and compare the graph with it; return its logits and their comparison, or reject the kind of network"
+    from sentiment_nb.training import torch_logits, torch_to_onnx
+    kind = json.loads((folder/'config.json').read_text(encoding='utf-8'))['model_type']
+    try:
+        torch_to_onnx(folder, file)
+        logits,comparison = _prune_graph(file, ids, torch_logits(folder, texts))
+        problem = f"its logits differ from PyTorch's by {comparison['max_difference']:.4f}, at most {FLOAT_TOLERANCE} is allowed"
+        if comparison['passed']: return logits, comparison
+    except (InputError, OSError): raise
+    except Exception as e: # the exporter and ONNX Runtime have errors of many types
+        problem = f"{type(e).__name__}: {(str(e).strip().splitlines() or [''])[0][:120]}"
+    raise InputError(f"a network of the kind {kind} cannot be exported to ONNX ({problem}): "
+        "give an encoder such as BERT, RoBERTa or DeBERTa")
+
+def _add_engines(folder, texts, int8, labels):
+    "Add ONNX files to a model folder, and record how they compare with PyTorch"
+    from transformers import AutoTokenizer
+    record = ModelRecord.load(folder)
+    if len(texts)<4: raise InputError(f"{len(texts)} texts were given, expected a few hundred: give the validation texts")
+    ids = token_ids(record, Tokenizer.from_file(str(folder/'tokenizer.json')), texts)
+    check_unknown(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), ids, 'the texts for the comparison')
+    file = folder/'onnx'/'model.onnx'
+    file.parent.mkdir()
+    logits,comparison = _check_graph(folder, file, texts, ids)
+    record.engines = {'onnx': comparison}
+    if int8: record.engines['int8'] = _export_int8(file, file.with_name('model_int8.onnx'), ids, logits, labels)
+    record.save(folder)
+    write_checksums(folder)
+    return record.engines
+
 def export_onnx(
     folder:str|Path, # A model folder of kind `transformer`; it is replaced by one with ONNX files in it
     texts:list[str], # Real texts, a few hundred or more, on which the engines are compared
@@ -896,27 +928,10 @@ def export_onnx(
     record = ModelRecord.load(folder)
     if record.kind!='transformer':
         raise InputError(f"{folder} holds a {record.kind} model, expected a transformer: other models need no export")
-    if len(texts)<4: raise InputError(f"{len(texts)} texts were given, expected a few hundred: give the validation texts")
     verify_checksums(folder, ['model.safetensors', 'config.json', 'tokenizer.json', 'sentiment_nb.json'])
-    from sentiment_nb.training import torch_logits, torch_to_onnx
-    reference = torch_logits(folder, texts)
-    ids = token_ids(record, Tokenizer.from_file(str(Path(folder)/'tokenizer.json')), texts)
     with atomic_folder(folder) as tmp:
         shutil.copytree(folder, tmp, dirs_exist_ok=True, ignore=shutil.ignore_patterns('onnx')) # not those of an earlier export
-        onnx_folder = tmp/'onnx'
-        onnx_folder.mkdir(exist_ok=True)
-        file = onnx_folder/'model.onnx'
-        torch_to_onnx(folder, file)
-        logits,comparison = _prune_graph(file, ids, reference)
-        if not comparison['passed']:
-            raise RuntimeError(
-                f"the ONNX graph differs from torch by {comparison['max_difference']:.4f} in a logit, "
-                f"at most {FLOAT_TOLERANCE} is allowed")
-        record.engines = {'onnx': comparison}
-        if int8: record.engines['int8'] = _export_int8(file, onnx_folder/'model_int8.onnx', ids, logits, labels)
-        record.save(tmp)
-        write_checksums(tmp)
-    return record.engines
+        return _add_engines(tmp, texts, int8, labels)
 
 # %% ../nbs/14_inference.ipynb #53f1cc28
 def _gate_texts(data, labels, n=1000):
@@ -934,18 +949,26 @@ def _is_local(model):
     path = Path(model)
     return path.parent.is_dir() or path.parts[0]=='models'
 
-def _import_model(model, out, labels, data):
-    "Import a classifier of transformers as a model folder, and return the folder"
-    from sentiment_nb.training import import_classifier
+def _import_folder(model, out):
+    "The model folder for an imported classifier; one that holds another model is rejected"
     if _is_local(model) and not Path(model).is_dir():
         raise InputError(f"there is no model folder {model} where you are: give its path, or a hub id")
     folder = Path(out or f'models/{Path(model).resolve().name}')
     taken = not out and (folder/'sentiment_nb.json').is_file() and ModelRecord.load(folder).base!=str(model)
     if taken: raise InputError(f"{folder} holds another model, and would be replaced: name a folder by --out")
-    import_classifier(model, folder, labels, data)
+    return folder
+
+def _import_model(folder, model, data, int8, labels):
+    "Import a classifier of transformers and export it, into a folder that is there when both have worked"
+    from sentiment_nb.training import LOCAL_ENCODER, resolve_encoder, write_classifier
+    resolve_encoder(model, f'Give {LOCAL_ENCODER}.') # before anything is created
+    with atomic_folder(folder) as tmp:
+        write_classifier(tmp, model, labels, data)
+        texts,right_labels = _gate_texts(data, ModelRecord.load(tmp).labels)
+        engines = _add_engines(tmp, texts, int8, right_labels)
     if not data:
         warnings.warn(f"{folder} is not calibrated, and never says that it is uncertain: give prepared data by --data", stacklevel=3)
-    return folder
+    return engines
 
 def export_model(
     model:str|Path, # A model folder; or a classifier to import first, a folder saved by transformers or a hub id
@@ -964,9 +987,11 @@ def export_model(
     is_model_folder = (Path(model)/'sentiment_nb.json').is_file()
     if is_model_folder and (out or labels):
         raise InputError(f"{model} is a model folder of sentiment_nb already, and is exported where it is: leave --out and --labels out")
-    folder = Path(model) if is_model_folder else _import_model(model, out, labels, data)
-    texts,right_labels = _gate_texts(data, ModelRecord.load(folder).labels)
-    return {'folder': folder, **export_onnx(folder, texts, int8, right_labels)}
+    if not is_model_folder:
+        folder = _import_folder(model, out)
+        return {'folder': folder, **_import_model(folder, model, data, int8, labels)}
+    texts,right_labels = _gate_texts(data, ModelRecord.load(model).labels)
+    return {'folder': Path(model), **export_onnx(model, texts, int8, right_labels)}
 
 # %% ../nbs/14_inference.ipynb #9b9425d2
 def format_engine(

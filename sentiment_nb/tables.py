@@ -8,14 +8,14 @@ __all__ = ['TABLES', 'READ_ONLY', 'PACKED', 'QUOTING', 'FORMULA_STARTS', 'open_b
            'escape_formula']
 
 # %% ../nbs/01_tables.ipynb #ec77b920
-import bz2, codecs, csv, gzip, io, json, os, re, warnings, zipfile, zlib
+import bz2, codecs, csv, gzip, io, json, re, warnings, zipfile, zlib
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
-from .core import InputError, batched
+from .core import InputError, atomic_file, batched
 
 # %% ../nbs/01_tables.ipynb #7a10c0df
 TABLES = ('.csv','.tsv','.jsonl','.parquet') # What is read and written
@@ -565,13 +565,9 @@ def write_rows(
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in TABLES: raise InputError(f"{path.name} ends in {suffix!r}, expected {', '.join(TABLES)} for the result")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
+    with atomic_file(path) as temporary:
         if suffix=='.parquet': _write_parquet(temporary, names, rows, types)
         else: _write_text(temporary, names, rows, suffix)
-        temporary.replace(path)
-    finally: temporary.unlink(missing_ok=True)
 
 # %% ../nbs/01_tables.ipynb #05d0bed7
 def _free_name(name, taken):

@@ -591,7 +591,9 @@ def test_keys(tiny, tmp_path):
     (tmp_path/'keys').write_text(f'{other}  # Bert\n# that is all', encoding='utf-8-sig')
     with running(tiny.model, tmp_path, API_KEYS=digest, API_KEYS_FILE=tmp_path/'keys') as s:
         for path in sorted(PATHS | {'/nowhere', '/livez/', '/predict/'}):
-            assert s.client.get(path).status_code==(200 if path in PUBLIC_PATHS else 401), path
+            status = 200 if (path.rstrip('/') or '/') in PUBLIC_PATHS else 401
+            head = s.client.head(path)
+            assert s.client.get(path).status_code==status and (head.status_code, head.content)==(status, b''), path
         for path in (b'//', b'/livez/../metrics', b'/%6cetrics', b'http://x/metrics', b'/metrics?/livez'):
             request = b'GET ' + path + b' HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
             assert raw(s, request).startswith(b'HTTP/1.1 401'), path

@@ -126,6 +126,7 @@ SOURCES = { # name: file, its bytes, further arguments, what the line must hold
     'unknown way to split': ('a.csv', table(), '--by colour', ["'colour'", 'label']),
     'no users to split by': ('a.csv', table(), '--by user', ['user', 'text, label']),
     'seed below none': ('a.csv', table(), '--seed -1', ['seed', '-1']),
+    'a date as a seed': ('a.csv', table(), '--seed 202401311200', ['seed', '4294967295', '--seed']),
     'too few rows to split': ('a.csv', table(ROWS[:3]), '', ['a.csv', '3']),
     'hardly a row of one class': ('a.csv', table([*positives, ROWS[0]]), '', ['a.csv']),
 }
@@ -295,6 +296,11 @@ def test_endpoint_that_is_no_address(monkeypatch):
     ('{data} --model minilm --learning-rate 0', ['learning_rate', '0']),
     ('{data} --model minilm --freeze-layers 7', ['freeze_layers', '7', '0 to 6']),
     ('{data} --model minilm --seed -1', ['seed', '-1']),
+    ('{data} --model minilm --seed 4294967296', ['seed', '4294967295']),
+    ('{data} --model minilm --epochs nan', ['epochs', 'nan']),
+    ('{data} --model minilm --learning-rate inf', ['learning_rate', 'inf']),
+    ('{data} --model linear --limit -1', ['limit', '-1']),
+    ('{data} --model linear --limit 9 --seed 4294967296', ['seed', '4294967295']),
     ('{data} --model minilm --report-to nobody', ['nobody']),
     ('{data} --model linear --policy loud', ["'loud'", 'minimal']),
 ])
@@ -455,6 +461,51 @@ def test_predict_refuses_a_file(case, refuses, tiny, workdir):
     name, blob, out, args, parts = FILES[case]
     if blob is not None: (workdir/name).write_bytes(blob)
     refuses(['predict', '--model', tiny.model, '--file', name, '--out', out, *args.split()], *parts)
+
+def test_predict_refuses_a_folder(refuses, tiny, workdir):
+    "It is called one; nobody is sent to look for a file that is not there"
+    (workdir/'reviews').mkdir()
+    refuses(['predict', '--model', tiny.linear, '--file', 'reviews', '--out', 'out.csv'], 'reviews is a folder')
+
+@pytest.mark.parametrize('args', ['predict --model {linear} --file a.csv --out out.csv',
+    'evaluate {linear} {data} --out out.csv', 'check {linear} --out out.csv'])
+def test_one_place_one_run(args, refuses, tiny, workdir):
+    "The second is refused at its beginning, also where the result is a file, or is written minutes later"
+    from sentiment_nb.core import reserve_output
+    (workdir/'a.csv').write_text('text\nfine\n')
+    command = args.format(linear=tiny.linear, data=tiny.data).split()
+    with reserve_output('out.csv'): refuses(command, 'out.csv', 'in use')
+
+def test_others_may_read_a_model(tiny, workdir):
+    "Its files have the mode that the umask gives, whichever library wrote them"
+    (workdir/'new').touch()
+    mode = (workdir/'new').stat().st_mode
+    assert {p.stat().st_mode for p in tiny.model.rglob('*') if p.is_file()}=={mode}
+
+@pytest.mark.parametrize('flags', ['--json', '--explain'])
+def test_a_console_that_is_not_utf8(flags, tiny, workdir, monkeypatch):
+    "JSON is the same everywhere; words for people lose the letters that the console lacks, and no more"
+    from sentiment_nb.cli import main
+    console = io.TextIOWrapper(io.BytesIO(), encoding='cp1252')
+    monkeypatch.setattr(sys, 'stdout', console)
+    command = ['predict', '--model', str(tiny.linear), '--text', 'tr\u00e8s bien \U0001f600', '--explain']
+    assert main([*command, flags])==0
+    printed = console.buffer.getvalue().decode('cp1252')
+    if flags=='--explain': assert 'tr\u00e8s' in printed and '  ?\n' in printed
+    else: assert printed.isascii() and {'text': '\U0001f600'}.items() <= json.loads(printed)['evidence'][-1].items()
+
+def test_an_unexpected_error(cli, workdir, monkeypatch):
+    "One line with the place of the traceback, exit status 1"
+    from sentiment_nb.cli import COMMANDS
+    def key():
+        "A command with a bug"
+        raise RuntimeError('one thing\nand another')
+    monkeypatch.setitem(COMMANDS, 'key', key)
+    monkeypatch.setenv('SENTIMENT_NB_CACHE', str(workdir/'cache'))
+    done = cli('key')
+    kept, = (workdir/'cache').iterdir()
+    assert done.code==1 and done.out=='' and done.err.count('\n')==1 and str(kept) in done.err
+    assert 'unexpected RuntimeError: one thing.' in done.err and 'and another' in kept.read_text()
 
 @pytest.mark.parametrize('encoding', ['cp1252', 'utf-16', 'utf-8-sig'])
 def test_predict_finds_the_encoding(encoding, cli, tiny, workdir):

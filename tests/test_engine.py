@@ -1,5 +1,6 @@
 "The engine predicts every text, alone or in any batch, or reports before the first prediction why it cannot."
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -277,3 +278,27 @@ def test_memory_of_a_file_stays_flat(suffix, streams, tmp_path):
     rows = ({'id': i, 'text': ' '.join(rng.choices(words, k=rng.choice((1, 2, 4, 8, 40))))} for i in range(200_000))
     write_rows(tmp_path/f'in.{suffix}', ['id', 'text'], rows, None)
     flat(FILE, model, tmp_path/f'in.{suffix}', tmp_path/f'out.{suffix}')
+
+FORKED = """
+import multiprocessing, sys
+from datasets import Dataset
+from sentiment_nb.inference import Predictor
+predictor = Predictor(sys.argv[1], 'onnx')
+texts = [f'note {i} was fine ' + 'very '*i for i in range(60)] # several batches
+def score(part): return [p.label for p in predictor.predict(part)]
+whole = score(texts)
+with multiprocessing.get_context('fork').Pool(2) as pool:
+    halves = pool.map_async(score, [texts[:30], texts[30:]]).get(timeout=100)
+assert halves[0] + halves[1]==whole
+def add_labels(batch): return {'label': score(batch['text'])}
+mapped = Dataset.from_dict({'text': texts}).map(add_labels, batched=True, batch_size=30, num_proc=2)
+assert mapped['label'][:]==whole
+"""
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+def test_after_a_fork(quick, tmp_path):
+    "Children of a process that has predicted, whose threads they do not inherit, predict as well; `datasets` forks too"
+    command = [sys.executable, '-c', FORKED, str(quick.model)]
+    env = environ(HF_DATASETS_CACHE=str(tmp_path))
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280)
+    assert done.returncode==0, done.stderr
