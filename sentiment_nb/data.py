@@ -794,7 +794,8 @@ def _is_s140(path):
     suffix = path.suffix.lower()
     if suffix in ('.gz','.bz2') or not path.stat().st_size: return False
     if suffix=='.zip':
-        members = map(Path, zipfile.ZipFile(path).namelist())
+        try: members = list(map(Path, zipfile.ZipFile(path).namelist()))
+        except zipfile.BadZipFile: return False # said by the reader
         if not any(m.match('training*.csv') for m in members): return False
     with open_bytes(path, 'training*.csv') as f: start = f.read(60)
     return bool(re.match(rb'"[024]","\d+","\w{3} \w{3} \d\d ', start))
