@@ -19,8 +19,7 @@ from typing import get_args
 from fastcore.docments import docments
 from tqdm import tqdm
 from . import __version__
-from .core import InputError, ModelRecord, cache_dir, check_positive, find_model, reserve_output
-from .core import wilson_interval
+from .core import InputError, ModelRecord, cache_dir, find_model, reserve_output, wilson_interval
 from .inference import Prediction, Predictor, describe_classes, predict_file
 from .inference import explain as explain_prediction
 
@@ -465,7 +464,6 @@ def benchmark(
 ):
     "Measure speed, latency, memory, start-up and accuracy of every engine, and of transformers.pipeline"
     from sentiment_nb.speed import benchmark_models, format_benchmark, write_benchmark
-    check_positive(texts=texts, rounds=rounds)
     folders = [find_model(m) for m in models]
     benchmarks = []
     for source in data or _default_sources():
