@@ -29,9 +29,9 @@ from onnxruntime.transformers import optimizer
 from common import print_table, random_distilbert, save, say, spread
 from tokenizers import Tokenizer
 from sentiment_nb.cleaning import clean_text
-from sentiment_nb.core import ModelRecord
+from sentiment_nb.core import ModelRecord, count_cpus
 from sentiment_nb.data import load_prepared
-from sentiment_nb.inference import count_cpus, pack_batches, pad_batch, prune_to_cls, quantize, token_ids
+from sentiment_nb.inference import pack_batches, pad_batch, prune_to_cls, quantize, token_ids
 from sentiment_nb.training import torch_to_onnx
 
 def session(path, threads=1, without=('SkipLayerNormFusion',)):

@@ -50,13 +50,13 @@ def _dropped_line(record, exclude):
     return line + (f", {record['excluded']:,} that stand in {exclude}" if exclude else '')
 
 def _example_lines(folder, width=70):
-    "A training text of each class in one line, so that labels which are turned round are seen"
-    from sentiment_nb.cleaning import strip_controls
+    "A training text of each class in one line, user names masked, so that labels which are turned round are seen"
+    from sentiment_nb.cleaning import mask_users, strip_controls
     from sentiment_nb.data import load_prepared
     train = load_prepared(folder)['train']
     labels = train['label'][:]
     for i,name in enumerate(train.features['label'].names):
-        text = ' '.join(strip_controls(train[labels.index(i)]['text']).split())
+        text = ' '.join(mask_users(strip_controls(train[labels.index(i)]['text'])).split())
         yield f'{name:<11}for example "{text[:width]}{"…" if len(text)>width else ""}"'
 
 def prepare(
@@ -412,6 +412,20 @@ def sample(
     print(f"{n:,} of {len(table.probs):,} texts written to {out}: give each a label in the column gold "
         f"({', '.join(table.labels)})\nnext: sentiment-nb share {scored} --labelled {out}")
 
+# %% ../nbs/25_cli.ipynb #25e10012
+def _share_notes(table, gold, model, columns):
+    "What the shares rest on"
+    if gold: yield f"{len(gold.sample.rows):,} labels of texts drawn at random; 95 % intervals, each for one share alone"
+    elif model: yield "no labels: right if only the shares have moved since the model's test texts, and each class looks as it did"
+    else: yield ("no labels: a plain count of predicted labels, which is biased; sentiment-nb sample draws texts to label, "
+        "and --model corrects by its confusion matrix")
+    if gold and not model: yield "whether the model was trained on these texts is not checked: --model does"
+    if gold and gold.n_not_drawn: yield f"{gold.n_not_drawn:,} labels left out: chance did not draw their texts"
+    if gold and gold.n_open: yield f"{gold.n_open:,} texts of the sample have no label: right if nobody chose which"
+    for name,values in columns.items():
+        if values.isna().any(): yield f"{values.isna().sum():,} texts without {name} are in no group by it"
+    if table.n_empty: yield f"{table.n_empty:,} rows without a text are left out"
+
 def share(
     scored:str, # Table with probabilities, from `predict --file`
     labelled:str|None=None, # File from `sample`, with labels in the column gold
@@ -434,19 +448,6 @@ def share(
     report = share_report(table, gold, confusion, columns, date)
     print(*_share_notes(table, gold, model, columns), sep='\n', file=sys.stderr)
     print(_dumps(report) if json else format_shares(report))
-
-def _share_notes(table, gold, model, columns):
-    "What the shares rest on"
-    if gold: yield f"{len(gold.sample.rows):,} labels of texts drawn at random; 95 % intervals, each for one share alone"
-    elif model: yield "no labels: right if only the shares have moved since the model's test texts, and each class looks as it did"
-    else: yield ("no labels: a plain count of predicted labels, which is biased; sentiment-nb sample draws texts to label, "
-        "and --model corrects by its confusion matrix")
-    if gold and not model: yield "whether the model was trained on these texts is not checked: --model does"
-    if gold and gold.n_not_drawn: yield f"{gold.n_not_drawn:,} labels left out: chance did not draw their texts"
-    if gold and gold.n_open: yield f"{gold.n_open:,} texts of the sample have no label: right if nobody chose which"
-    for name,values in columns.items():
-        if values.isna().any(): yield f"{values.isna().sum():,} texts without {name} are in no group by it"
-    if table.n_empty: yield f"{table.n_empty:,} rows without a text are left out"
 
 # %% ../nbs/25_cli.ipynb #94300dc1
 def _default_sources():

@@ -8,7 +8,7 @@ __all__ = ['LABELS', 'FORMAT', 'MODEL_KINDS', 'MAX_LENGTH', 'WHEEL', 'NOT_WORDS'
            'linear_logits', 'check_probs', 'wilson_interval', 'write_text', 'write_json', 'sha256_file',
            'write_checksums', 'verify_checksums', 'read_model_file', 'atomic_folder', 'atomic_file', 'reserve_output',
            'ModelRecord', 'find_model', 'encode', 'unknown_share', 'check_unknown', 'batched', 'stop_words',
-           'split_words', 'cache_dir', 'check_hub', 'bind_socket']
+           'split_words', 'cache_dir', 'check_hub', 'count_cpus', 'bind_socket']
 
 # %% ../nbs/00_core.ipynb #86770135
 import hashlib, json, os, re, shutil, socket, warnings
@@ -575,6 +575,33 @@ def check_hub(
     except HTTPError: return # the hub was reached, whatever it answered
     except (URLError, OSError, ValueError):
         raise InputError(f"{what} would come from {url}, which cannot be reached. {instead}") from None
+
+# %% ../nbs/00_core.ipynb #966a6eba
+def _cpu_quota(group):
+    "CPU quota of a control group, in cores; infinite without a limit or without such a group"
+    try:
+        if (group/'cpu.max').is_file(): quota,period = (group/'cpu.max').read_text().split()
+        else: quota,period = [(group/f'cpu.cfs_{n}_us').read_text() for n in ('quota','period')]
+        return float('inf') if quota=='max' or int(quota)<0 else int(quota)/int(period)
+    except (OSError, ValueError): return float('inf')
+
+def _process_groups(path):
+    "Control groups of this process that may limit its CPU time: those of version 2, which name no controller, and those of `cpu`"
+    if not Path(path).is_file(): return []
+    lines = [line.split(':', 2) for line in Path(path).read_text().splitlines()]
+    return [Path('cpu' if controllers else '', group.strip('/'))
+        for _,controllers,group in lines if not controllers or 'cpu' in controllers.split(',')]
+
+def count_cpus(
+    groups:str|Path='/sys/fs/cgroup', # Folder where Linux mounts its control groups
+    own:str|Path='/proc/self/cgroup', # File that lists the control groups of this process
+) -> int: # At least 1
+    "Cores that this process may use: by its affinity, and by the quotas of its container or service (cgroups of version 2 or 1)"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    limiting = {Path(), Path('cpu')}
+    for group in _process_groups(own): limiting |= {group, *group.parents}
+    quota = min(_cpu_quota(Path(groups)/g) for g in limiting)
+    return max(1, min(cores, round(quota))) if quota<cores else cores
 
 # %% ../nbs/00_core.ipynb #0713950c
 def bind_socket(

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['ENGINES', 'FLOAT_TOLERANCE', 'AGREEMENT', 'SURE_AGREEMENT', 'SURE_MARGIN', 'ACCURACY_LOSS', 'token_ids', 'pad_batch',
-           'pack_batches', 'count_cpus', 'choose_engine', 'Prediction', 'describe_classes', 'Predictor', 'has_vnni',
-           'word_spans', 'Attribution', 'leave_one_out', 'score_spans', 'explain', 'highlight', 'explain_gradients',
-           'predict_file', 'prune_to_cls', 'calibrate_ranges', 'replace_quantizers', 'fuse_matmuls',
-           'feed_forward_products', 'channel_maxima', 'smooth_activations', 'apply_static_ranges', 'quantize',
-           'compare_logits', 'export_onnx', 'export_model', 'format_engine', 'exported_quickstart']
+           'pack_batches', 'choose_engine', 'Prediction', 'describe_classes', 'Predictor', 'has_vnni', 'word_spans',
+           'Attribution', 'leave_one_out', 'score_spans', 'explain', 'highlight', 'explain_gradients', 'predict_file',
+           'prune_to_cls', 'calibrate_ranges', 'replace_quantizers', 'fuse_matmuls', 'feed_forward_products',
+           'channel_maxima', 'smooth_activations', 'apply_static_ranges', 'quantize', 'compare_logits', 'export_onnx',
+           'export_model', 'format_engine', 'exported_quickstart']
 
 # %% ../nbs/14_inference.ipynb #19503e0c
 import hashlib, html, json, logging, os, platform, re, shutil, warnings
@@ -27,7 +27,7 @@ from filelock import FileLock
 from tokenizers import Tokenizer
 from .cleaning import clean_text
 from .core import InputError, ModelRecord, atomic_folder, batched, check_iterable, check_texts
-from .core import check_unknown, encode, find_model, linear_logits, read_model_file, softmax
+from .core import check_unknown, count_cpus, encode, find_model, linear_logits, read_model_file, softmax
 from .core import verify_checksums, write_checksums
 from .ensemble import cascade_stages, combine, is_unsure, log_probs
 from .tables import read_rows, result_columns, write_rows
@@ -86,33 +86,6 @@ def pack_batches(
         batches.append(order[previous[stop]:stop])
         stop = previous[stop]
     return batches[::-1]
-
-# %% ../nbs/14_inference.ipynb #966a6eba
-def _cpu_quota(group):
-    "CPU quota of a control group, in cores; infinite without a limit or without such a group"
-    try:
-        if (group/'cpu.max').is_file(): quota,period = (group/'cpu.max').read_text().split()
-        else: quota,period = [(group/f'cpu.cfs_{n}_us').read_text() for n in ('quota','period')]
-        return float('inf') if quota=='max' or int(quota)<0 else int(quota)/int(period)
-    except (OSError, ValueError): return float('inf')
-
-def _process_groups(path):
-    "Control groups of this process that may limit its CPU time: those of version 2, which name no controller, and those of `cpu`"
-    if not Path(path).is_file(): return []
-    lines = [line.split(':', 2) for line in Path(path).read_text().splitlines()]
-    return [Path('cpu' if controllers else '', group.strip('/'))
-        for _,controllers,group in lines if not controllers or 'cpu' in controllers.split(',')]
-
-def count_cpus(
-    groups:str|Path='/sys/fs/cgroup', # Folder where Linux mounts its control groups
-    own:str|Path='/proc/self/cgroup', # File that lists the control groups of this process
-) -> int: # At least 1
-    "Cores that this process may use: by its affinity, and by the quotas of its container or service (cgroups of version 2 or 1)"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    limiting = {Path(), Path('cpu')}
-    for group in _process_groups(own): limiting |= {group, *group.parents}
-    quota = min(_cpu_quota(Path(groups)/g) for g in limiting)
-    return max(1, min(cores, round(quota))) if quota<cores else cores
 
 # %% ../nbs/14_inference.ipynb #43733c3a
 def _session(path):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PERIODS', 'MAX_COMPARED', 'share_interval', 'Sample', 'make_sample', 'design_variance', 'Estimate', 'estimate_share',
-           'simultaneous_z', 'difference_interval', 'difference_p', 'parse_dates', 'period_names', 'split_groups',
+           'simultaneous_z', 'difference_interval', 'difference_p', 'parse_days', 'period_names', 'split_groups',
            'GroupShare', 'estimate_shares', 'shares_table', 'compare_groups', 'describe_change', 'expected_widths',
            'draw_sample', 'adjusted_shares', 'Scored', 'read_scored', 'write_sample', 'group_columns', 'Gold',
            'read_labels', 'check_unseen', 'read_confusion', 'share_report', 'format_shares']
@@ -177,7 +177,7 @@ def estimate_share(
     whole[keep] = influence
     return Estimate(float(share), float(_effective_n(variance, group_hits, group)), int(keep.sum()), method, whole)
 
-# %% ../nbs/18_prevalence.ipynb #b18e001f
+# %% ../nbs/18_prevalence.ipynb #b18e0021
 def simultaneous_z(
     influences:list[np.ndarray], # Of each estimate what each labelled text adds to it, (n_labelled,)
     level:float=.95, # Chance that all intervals hold their truths
@@ -194,7 +194,7 @@ def simultaneous_z(
     largest = np.abs(np.hstack([normals, independent])).max(1)
     return float(np.quantile(largest, level))
 
-# %% ../nbs/18_prevalence.ipynb #b18e0023
+# %% ../nbs/18_prevalence.ipynb #b18e0025
 def difference_interval(
     first:Estimate, # A share
     second:Estimate, # Another, of other texts
@@ -219,7 +219,7 @@ def difference_p(
     if distance(30)>0: return float(2*norm.sf(30))
     return float(2*norm.sf(brentq(distance, 1e-6, 30)))
 
-# %% ../nbs/18_prevalence.ipynb #b18e0027
+# %% ../nbs/18_prevalence.ipynb #b18e0029
 def _parse_slashes(values, column):
     "Dates such as 3/14/2024 or 14.3.2024, by the order that one of them proves"
     parts = values.str.extract(r'^(?P<a>\d{1,2})[/.-](?P<b>\d{1,2})[/.-](?P<year>\d{4}|\d{2})\b').dropna()
@@ -240,7 +240,7 @@ def _parse_named(values):
     days = {text: parse(text) for text in values.unique()}
     return pd.to_datetime(values.map(days), errors='coerce')
 
-def parse_dates(
+def parse_days(
     values:pd.Series, # Dates as text: 2024-03-14, 14/3/2024 or with the name of a month, times may follow; empty ones are allowed
     column:str, # Its name, for the message
 ) -> pd.Series: # Days, as `datetime64`; `NaT` where there is none
@@ -257,7 +257,7 @@ def parse_dates(
         f"column {column!r} has {unread.iloc[0]!r} in row {unread.index[0]+1}, expected a date as 2024-03-14", option='date')
     return days
 
-# %% ../nbs/18_prevalence.ipynb #b18e0029
+# %% ../nbs/18_prevalence.ipynb #b18e002b
 PERIODS = {'day': 'D', 'week': 'W', 'month': 'M'} # Name to pandas' frequency; a week begins on Monday
 
 def period_names(
@@ -267,7 +267,7 @@ def period_names(
 ) -> pd.Series: # `2024-03`, `2024-03-05`, or of a week its Monday; missing where there is no date
     "The period of each date, in a spelling that sorts by time"
     if every not in PERIODS: raise InputError(f"every is {every!r}, expected {', '.join(PERIODS)}", option='every')
-    days = parse_dates(values, column)
+    days = parse_days(values, column)
     starts = days.dt.to_period(PERIODS[every]).dt.start_time
     return starts.dt.strftime('%Y-%m' if every=='month' else '%Y-%m-%d')
 
@@ -283,7 +283,7 @@ def split_groups(
         groups += [(dict(zip(names, v if len(names)>1 else [v])), rows) for v,rows in indices.items()]
     return groups
 
-# %% ../nbs/18_prevalence.ipynb #b18e002c
+# %% ../nbs/18_prevalence.ipynb #b18e002e
 class GroupShare(NamedTuple):
     "The share of one class in one group"
     group:dict # Column to value; {} for all texts
@@ -326,7 +326,7 @@ def shares_table(
         rows.append(row | dict(method=s.estimate.method if s.estimate else 'none', counted=s.counted))
     return rows
 
-# %% ../nbs/18_prevalence.ipynb #b18e002f
+# %% ../nbs/18_prevalence.ipynb #b18e0031
 MAX_COMPARED = 20 # Values of a column that are compared each with each; of more the pairs would be a crowd
 
 def _pairs(shares, period):
@@ -360,7 +360,7 @@ def compare_groups(
         rows.append(row)
     return rows
 
-# %% ../nbs/18_prevalence.ipynb #b18e0031
+# %% ../nbs/18_prevalence.ipynb #b18e0033
 def _group_name(group): return ', '.join(map(str, group.values())) or 'all texts'
 
 def describe_change(
@@ -383,7 +383,7 @@ def _round_up(n):
     step = 10**max(len(str(int(n)))-2, 0)
     return int(-(-n//step)*step)
 
-# %% ../nbs/18_prevalence.ipynb #b18e0034
+# %% ../nbs/18_prevalence.ipynb #b18e0036
 def _expected_width(share, explained, n, n_texts):
     "Width of the interval for `n` labels of `n_texts` texts, of which the model explains a part"
     rare = n*min(share, 1-share)
@@ -409,7 +409,7 @@ def expected_widths(
         rows.append(dict(labels=n, width=width, width_labels_only=_expected_width(share, 0, n, n_texts), saved=equal))
     return rows
 
-# %% ../nbs/18_prevalence.ipynb #b18e0037
+# %% ../nbs/18_prevalence.ipynb #b18e0039
 def draw_sample(
     n_texts:int, # Texts to draw from
     n:int, # Texts to draw
@@ -439,7 +439,7 @@ def _allocate(sizes, n):
         parts[gaps.argmax()] += step
     return parts
 
-# %% ../nbs/18_prevalence.ipynb #b18e003a
+# %% ../nbs/18_prevalence.ipynb #b18e003c
 def _solve_shares(rates, counts, steps=300):
     "Shares of the classes that explain counts of predictions best, by expectation maximisation; also for many draws at once"
     shares = np.full(counts.shape, 1/counts.shape[-1])
@@ -470,7 +470,7 @@ def adjusted_shares(
     share = _solve_shares(confusion/confusion.sum(1, keepdims=True), counts)
     return share, np.minimum(low, share), np.maximum(high, share)
 
-# %% ../nbs/18_prevalence.ipynb #b18e003e
+# %% ../nbs/18_prevalence.ipynb #b18e0040
 class Scored(NamedTuple):
     "A table of scored texts; a row without a text is in none of its arrays"
     frame:pd.DataFrame # All columns as they stand in the file, (n_texts, …); the index is the row, from 0
@@ -502,7 +502,7 @@ def read_scored(
     if not has_text.any(): raise InputError(f"{path} has no row with probabilities: score texts first")
     return Scored(frame[has_text], probs[has_text], list(columns), int((~has_text).sum()))
 
-# %% ../nbs/18_prevalence.ipynb #b18e0040
+# %% ../nbs/18_prevalence.ipynb #b18e0042
 def _stratum_names(scored, columns):
     "For each text the stratum that it was drawn in"
     if not columns: return None
@@ -545,7 +545,7 @@ def group_columns(
     if date: columns[date] = period_names(scored.frame[date], date, every)
     return columns
 
-# %% ../nbs/18_prevalence.ipynb #b18e0041
+# %% ../nbs/18_prevalence.ipynb #b18e0043
 class Gold(NamedTuple):
     "What a label file says"
     sample:Sample # The labels that count
@@ -564,7 +564,7 @@ def _gold_classes(frame, labels):
     order = {n.casefold(): i for i,n in enumerate(names)}
     return gold.map(order).to_numpy(), names
 
-# %% ../nbs/18_prevalence.ipynb #b18e0042
+# %% ../nbs/18_prevalence.ipynb #b18e0044
 def _match_rows(frame, scored, path):
     "Positions of the labelled rows among the scored texts"
     numbers = pd.to_numeric(frame.row, errors='coerce')
@@ -615,7 +615,7 @@ def read_labels(
     sample = make_sample(positions[keep], classes[keep], len(scored.probs), drawn, strata, clusters)
     return Gold(sample, labels, int((is_labelled & chance.isna()).sum()), int((~is_labelled).sum()))
 
-# %% ../nbs/18_prevalence.ipynb #b18e0043
+# %% ../nbs/18_prevalence.ipynb #b18e0045
 def check_unseen(
     scored:Scored, # From `read_scored`
     gold:Gold, # From `read_labels`
@@ -635,7 +635,7 @@ def check_unseen(
         f"{seen.sum():,} of the {len(seen):,} labelled texts are among those that {folder} was trained on, so its mistakes on them "
         "are too few: train it with --exclude, or leave out --model and mind the warning")
 
-# %% ../nbs/18_prevalence.ipynb #b18e0047
+# %% ../nbs/18_prevalence.ipynb #b18e0049
 def _count_labels(scored, members): return np.bincount(scored.probs[members].argmax(1), minlength=len(scored.labels))
 
 def _adjusted_rows(scored, groups, confusion, level):
@@ -693,7 +693,7 @@ def share_report(
     shares = estimate_shares(np.hstack([scored.probs, others]), gold.labels, gold.sample, groups)
     return dict(shares=shares_table(shares, level), changes=compare_groups(shares, period, level))
 
-# %% ../nbs/18_prevalence.ipynb #b18e0048
+# %% ../nbs/18_prevalence.ipynb #b18e004a
 def _share_cell(row):
     "Share and interval in percent"
     if row['share'] is None: return 'no label'

@@ -22,7 +22,8 @@ from fastcore.basics import patch
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 from starlette.exceptions import HTTPException
-from .inference import Attribution, Prediction, Predictor, count_cpus, leave_one_out, score_spans
+from .core import count_cpus
+from .inference import Attribution, Prediction, Predictor, leave_one_out, score_spans
 
 # %% ../nbs/19_scheduling.ipynb #9110d1b6
 def estimate_tokens(

@@ -174,6 +174,9 @@ def compare(rows, table, column, predictor):
     predictions = dict(zip(distinct, predictor.predict(distinct)))
     n = len(before)
     for row,uploaded,t in zip(rows[1:], table[1:], texts):
+        if not t.strip():
+            assert row==uploaded + ['']*len(new), row # there is nothing to predict
+            continue
         p = predictions[t]
         assert row[:n]==uploaded and row[n]==p.label and row[n+2]==str(p.uncertain), (row, uploaded, p)
         expected = [p.confidence, *p.probabilities.values()]
@@ -375,7 +378,7 @@ def test_wrong_files(visit, server, tmp_path):
 
 def test_undecodable(visit, server, quickstart, tmp_path):
     "A file that is not in its apparent encoding can be read in another, and the choice stays when the page is left"
-    (tmp_path/'a.csv').write_bytes('text\nхорошо ρ\n'.encode('utf-8')[:-2] + b'\xff\n')
+    (tmp_path/'a.csv').write_bytes(b'text\ngood \x81 \x8d \xe9\n')
     v = visit(server, 'file')
     v.upload(tmp_path/'a.csv')
     v.tab.get_by_role('combobox', name='Encoding').click()

@@ -343,7 +343,7 @@ def test_quickstart_refuses(refuses):
 
 @pytest.mark.parametrize('args, parts', [
     ('nowhere {data}', ['nowhere', 'sentiment-nb quickstart']),
-    ('{model} nowhere', ['nowhere', 'sentiment-nb prepare']),
+    ('{model} nowhere', ['nowhere', 'check the path']),
     ('{model} {data} --split exam', ["'exam'", 'train']),
     ('{model} {data} --limit 0', ['limit', '0']),
     ('{model} {data} --limit -1', ['limit', '-1']),
