@@ -339,6 +339,7 @@ def _print_note(labels):
     note = describe_classes(labels)
     if note: print(note, file=sys.stderr)
 
+# %% ../nbs/25_cli.ipynb #3b5f7a12
 def _missing_extra(user, e, extra):
     "The error for a package that is not installed, with the command that installs it"
     return InputError(f'{user} needs {e.name}, which is not installed: pip install "sentiment_nb[{extra}]"')
