@@ -96,7 +96,7 @@ def groups_case(probs, truth, months, n_labels, strata, draws, rng):
         rows,chance = draw_sample(len(truth), n_labels, months if strata else None, rng.integers(2**31))
         sample = make_sample(rows, 1-truth[rows].astype(int), len(truth), chance, months[rows] if strata else None)
         estimates = [s for s in estimate_shares(both, ['yes','no'], sample, groups) if s.label=='yes' and s.estimate]
-        truths = [truth[dict_members(groups, s.group)].mean() for s in estimates]
+        truths = [truth[groups[position(groups, s.group)][1]].mean() for s in estimates]
         table = shares_table(estimates)
         alone.append(np.mean(hold_all(table, truths, 'low', 'high')))
         all_shares.append(all(hold_all(table, truths, 'low_all', 'high_all')))
@@ -106,8 +106,6 @@ def groups_case(probs, truth, months, n_labels, strata, draws, rng):
         all_changes.append(all(hold_all(compared, differences, 'low_all', 'high_all')))
     shares_held = dict(coverage=np.mean(alone), all_shares=np.mean(all_shares))
     return shares_held | dict(changes=np.mean(changes), all_changes=np.mean(all_changes))
-
-def dict_members(groups, group): return next(members for g,members in groups if g==group)
 
 def groups(args):
     "Twelve months of different shares, with and without strata"

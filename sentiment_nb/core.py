@@ -162,9 +162,9 @@ def check_probs(
 def wilson_interval(
     share:float|np.ndarray, # Hits among the observations, 0 to 1
     n:float|np.ndarray, # Independent observations, above 0; not always a whole number, see `behaviour.clustered_interval`
+    z:float=NormalDist().inv_cdf(.975), # Normal quantile; by default of 95 %
 ) -> tuple: # The lowest and the highest share, each like `share`
-    "95 % interval of a share (Wilson 1927, doi:10.1080/01621459.1927.10502953)"
-    z = NormalDist().inv_cdf(.975)
+    "Interval of a share (Wilson 1927, doi:10.1080/01621459.1927.10502953)"
     center = share + z**2/(2*n)
     half_width = z*np.sqrt(share*(1-share)/n + z**2/(4*n**2))
     scale = 1 + z**2/n

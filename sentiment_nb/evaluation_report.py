@@ -130,11 +130,12 @@ def two_class_accuracy(
     return metric_intervals(labels, probs.argmax(1), 2, classes=np.unique(labels).tolist())['accuracy']
 
 # %% ../nbs/10_evaluation_report.ipynb #d0a10007
-def _share_interval(hits):
-    "Share of True with its 95 % interval, which few texts do not make too narrow (Wilson 1927)"
-    share = float(hits.mean())
-    low,high = wilson_interval(share, len(hits))
+def _with_interval(share, n):
+    "A share of `n` texts with its 95 % interval, which few texts do not make too narrow (Wilson 1927)"
+    low,high = wilson_interval(share, n)
     return dict(value=share, low=float(low), high=float(high))
+
+def _share_interval(hits): return _with_interval(float(hits.mean()), len(hits))
 
 def _certain_scores(probs, labels, threshold):
     "Share of texts whose prediction set holds one class, and accuracy on these; {} without a threshold"
@@ -702,11 +703,6 @@ def _file_baselines(baselines, texts, names, present):
         answers.append((name, kind, _keep_classes(probs, present)))
     return _name_baselines(answers)
 
-def _wilson_accuracy(accuracy, n):
-    "Accuracy with Wilson's interval, which few texts do not make too narrow"
-    low,high = wilson_interval(accuracy, n)
-    return dict(value=accuracy, low=float(low), high=float(high))
-
 def evaluate_file(
     predictor:object, # Anything with `predict_proba(texts)`, `record`, `name` and `engine`, for instance a `Predictor`
     source:str|Path, # A table with texts and labels, or another source of `load_source`
@@ -737,7 +733,7 @@ def evaluate_file(
     others = _file_baselines(baselines, texts, names, present)
     metrics = evaluate_probs(probs, truth, known_names, texts, {'majority': majority} | others, predictor.name)
     for scores in metrics, *metrics['baselines'].values():
-        scores['accuracy'] = _wilson_accuracy(scores['accuracy']['value'], len(texts))
+        scores['accuracy'] = _with_interval(scores['accuracy']['value'], len(texts))
     metrics |= dict(kind=predictor.record.kind, engine=predictor.engine)
     metrics |= dict(data=str(source), split='all', source=Path(source).name)
     answers = all_probs.argmax(1)

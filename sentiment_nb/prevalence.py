@@ -21,7 +21,7 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.stats import chi2, norm
 from .cleaning import read_train_keys, text_keys
-from .core import LABELS, InputError, ModelRecord
+from .core import LABELS, InputError, ModelRecord, wilson_interval
 from .tables import read_table, write_rows
 
 # %% ../nbs/18_prevalence.ipynb #b18e0009
@@ -38,11 +38,7 @@ def share_interval(
     z:float=norm.ppf(.975), # Normal quantile; by default of 95 %
 ) -> tuple: # The lowest and the highest share, each like `share`
     "Wilson's interval of a share, with Poisson bounds for up to three hits (Brown, Cai and DasGupta 2001)"
-    center = share + z**2/(2*n)
-    half_width = z*np.sqrt(share*(1-share)/n + z**2/(4*n**2))
-    scale = 1 + z**2/n
-    low = np.clip((center-half_width)/scale, 0, share)
-    high = np.clip((center+half_width)/scale, share, 1)
+    low,high = wilson_interval(share, n, z)
     return np.minimum(low, _rare_bound(share, n, z)), np.maximum(high, 1-_rare_bound(1-share, n, z))
 
 # %% ../nbs/18_prevalence.ipynb #b18e000d
