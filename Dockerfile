@@ -1,4 +1,4 @@
-# The service; with --target app the web page. How to build, run and deploy both: nbs/26_deploy.ipynb
+# The service; with --target app the web page. How to build, run and deploy both: nbs/30_deploy.ipynb
 
 # The Python that constraints.txt was tested with
 ARG BASE=python:3.11-slim-bookworm
