@@ -14,16 +14,22 @@ import argparse, json, os, time
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 import numpy as np
 import pandas as pd
+import torch
 from common import save, say
+from datasets import DatasetDict
 from sentiment_nb.behaviour import check_first_minute, clustered_interval, make_suite, pair_consistency, run_suite
 from sentiment_nb.calibration import ece, ece_if_calibrated
+from sentiment_nb.cleaning import prepare_data, subsample
 from sentiment_nb.core import LABELS
 from sentiment_nb.data import load_prepared, load_source
 from sentiment_nb.evaluation_report import predict_all
-from sentiment_nb.general import QUICKSTART, train_general
+from sentiment_nb.general import QUICKSTART, add_lessons, train_general
 from sentiment_nb.inference import Predictor, export_model
+from sentiment_nb.lessons import make_lessons
+from sentiment_nb.training import make_trainer, train_transformer
 from sklearn.metrics import f1_score
 
 HELD_OUT = ('tweets','sst2','imdb','manual','pairs') # Sets of texts, in the order of the table
@@ -147,24 +153,113 @@ def train(args):
     say(f"{args.out}: seed {args.seed}, {time.time()-start:.0f} s")
     export_model(args.out, data)
 
-def ablation(args):
-    "A quarter of the quickstart's texts, and the same without one kind of them; every model has as many steps"
+# What an ablation leaves out: lessons whose names begin so, or a domain
+LEFT_OUT = {
+    'no negation': dict(lessons=('negated',)),
+    'no then and now': dict(lessons=('then and now', 'now and then')),
+    'no opinions of others': dict(lessons=('their opinion', 'whose opinion', 'comparison', 'contrast', 'lukewarm')),
+    'no neutral lessons': dict(lessons=('facts', 'questions', 'requests')),
+    'no irony': dict(lessons=('simple irony',)),
+    'no plain lessons': dict(lessons=('plain',)),
+    'no swaps': dict(lessons=('swapped',)),
+    'no lessons': dict(lessons=('',)),
+    'no film reviews': dict(domains=('film reviews',)),
+    'no films': dict(domains=('film reviews', 'film sentences'))}
+MASKED = 'neutral masked' # The variant in whose loss a film text never counts against neutral
+
+def prepare_without(out, seed, lessons=(), domains=()):
+    "A quarter of the quickstart's texts; lessons and domains to leave out are missing in `train` alone"
     quarter = {d: tuple(n//4 for n in counts) for d,counts in QUICKSTART['rows'].items()}
     n_lessons,n_swaps = (n//4 for n in QUICKSTART['lessons'])
-    tweets_only = {'tweets': tuple(n//4 for n in (8500, 6800, 6900))}
-    variants = {
-        'all': dict(rows=quarter, lessons=(n_lessons, n_swaps)),
-        'no lessons': dict(rows=quarter, lessons=(0, 0)),
-        'no swaps': dict(rows=quarter, lessons=(n_lessons, 0)),
-        'no films': dict(rows=tweets_only, lessons=(n_lessons, n_swaps))}
-    results = []
-    for name,texts in variants.items():
-        folder = f"{args.out}-{name.replace(' ', '-')}"
-        if not Path(folder).is_dir(): train_general(folder, f'data/{Path(folder).name}', seed=args.seed, **texts)
-        if not (Path(folder)/'onnx').is_dir(): export_model(folder, f'data/{Path(folder).name}', int8=False)
-        results.append(evaluate_folder(folder, args.texts, args.per_frame, HELD_OUT) | {'model': name})
-    print_scores(results)
-    save('general-ablation', args, PACKAGES, {'texts': args.texts, 'per_frame': args.per_frame, 'models': results})
+    made = make_lessons(n_lessons, n_swaps, seed=seed)
+    kept = made[[not name.startswith(lessons) for name in made.lesson]] if lessons else made
+    def augment(splits):
+        splits = add_lessons(splits, kept) if len(kept) else splits
+        train = splits['train'].filter(lambda domain: domain not in domains, input_columns='domain')
+        return DatasetDict({**splits, 'train': train})
+    prepare_data('general', out, classes=3, limit=quarter, seed=seed, augment=augment)
+
+def masked_loss(net_output, labels, num_items_in_batch=None):
+    "Cross-entropy; for a label of 3 or more, which stands for a film text's, the neutral class takes no part"
+    logits = net_output['logits']
+    is_film = labels>=3
+    masked = logits.clone()
+    masked[is_film,1] = -1e4
+    return torch.nn.functional.cross_entropy(masked, labels%3)
+
+def train_masked(data, out, seed):
+    "Fine-tune as the others are, by `masked_loss`"
+    domains = subsample(load_prepared(data)['train'], seed=seed)['domain'][:]
+    def make_masked(net, tokenizer, arguments, train, *args):
+        labels = [y + 3*d.startswith('film') for y,d in zip(train['labels'][:], domains, strict=True)]
+        coded = train.remove_columns('labels').add_column('labels', labels)
+        trainer = make_trainer(net, tokenizer, arguments, coded, *args)
+        trainer.compute_loss_func = masked_loss
+        return trainer
+    with patch('sentiment_nb.training.make_trainer', make_masked): # the one step that differs
+        train_transformer(data, out, seed=seed, model='minilm', **QUICKSTART['training'])
+
+def train_variant(name, folder, seed):
+    "The model of one variant, and its float export"
+    data = f'data/{folder.name}'
+    prepare_without(data, seed, **LEFT_OUT.get(name, {}))
+    if name==MASKED: train_masked(data, folder, seed)
+    else: train_transformer(data, folder, seed=seed, model='minilm', **QUICKSTART['training'])
+    export_model(folder, data, int8=False)
+
+def judge_variant(folder, tweets_of, args):
+    "For each share of the table: whether each text or case counts, and the group it belongs to"
+    predictor = Predictor(folder)
+    predict = partial(predict_all, predictor)
+    columns = {}
+    for name in HELD_OUT:
+        rows = read_set(name, tweets_of if name=='tweets' else folder, args.texts)
+        probs = predict(rows.text.tolist())
+        labels = rows.label.to_numpy()
+        has_opinion = labels!=1
+        right = probs[has_opinion][:,[0,2]].argmax(1)==labels[has_opinion]//2
+        columns[f'{name}: accuracy'] = right.tolist(), list(range(len(right)))
+        if has_opinion.all(): continue
+        neutral = probs[~has_opinion].argmax(1)==1
+        columns[f'{name}: neutral called neutral'] = neutral.tolist(), list(range(len(neutral)))
+    cases = run_suite(predict, predictor.record.labels, make_suite(0, args.per_frame))
+    for capability in CAPABILITIES:
+        of_capability = cases[cases.capability==capability]
+        columns[f'suite: {capability} failed'] = of_capability.failed.tolist(), of_capability.frame.tolist()
+    return columns
+
+def change(without, whole):
+    "Difference of two shares on the same cases, with its 95 % interval; cases of a group are drawn together"
+    differences = np.asarray(without[0], float) - np.asarray(whole[0], float)
+    sums = pd.DataFrame({'d': differences, 'group': without[1]}).groupby('group').d.agg(['sum','count'])
+    weights = np.random.default_rng(0).multinomial(len(sums), np.full(len(sums), 1/len(sums)), size=2000)
+    draws = weights@sums['sum'].to_numpy()/(weights@sums['count'].to_numpy())
+    low,high = np.percentile(draws, [2.5, 97.5])
+    return {'value': float(differences.mean()), 'low': float(low), 'high': float(high)}
+
+def format_change(cell):
+    "Points of a hundred: a share, or a change of it with its interval"
+    if isinstance(cell, float): return f'{100*cell:.1f}'
+    value,low,high = (100*cell[k] for k in ('value','low','high'))
+    return f'{value:+.1f} [{low:+.1f}, {high:+.1f}]'
+
+def ablation(args):
+    "A quarter of the quickstart's texts, and the same without one kind of them, with paired intervals; an interrupted run goes on"
+    judged = {}
+    whole = Path(f'{args.out}-all')
+    for name in ('all', MASKED, *LEFT_OUT):
+        folder = Path(f"{args.out}-{name.replace(' ', '-')}")
+        kept = Path(f'{folder}.judged.json')
+        if not (folder/'onnx').is_dir(): train_variant(name, folder, args.seed)
+        if not kept.is_file(): kept.write_text(json.dumps(judge_variant(folder, whole, args)), encoding='utf-8')
+        judged[name] = json.loads(kept.read_text(encoding='utf-8'))
+    base = judged.pop('all')
+    shares = {share: {'all': float(np.mean(hits))} for share,(hits,_) in base.items()}
+    for name,columns in judged.items():
+        for share,column in columns.items(): shares[share][name] = change(column, base[share])
+    table = {share: {name: format_change(cell) for name,cell in row.items()} for share,row in shares.items()}
+    say(pd.DataFrame(table).T.to_string())
+    save('general-ablation', args, PACKAGES, {'texts': args.texts, 'per_frame': args.per_frame, 'shares': shares})
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

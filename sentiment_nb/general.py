@@ -9,6 +9,7 @@ __all__ = ['QUICKSTART', 'add_lessons', 'prepare_general', 'train_general']
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+import pandas as pd
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from .cleaning import dedup_key, prepare_data
 from .lessons import make_lessons
@@ -27,13 +28,11 @@ QUICKSTART = { # The budget of `sentiment-nb quickstart`: as much as is read in 
 # %% ../nbs/13_general.ipynb #6e4e000a
 def add_lessons(
     splits:dict, # Split name to `Dataset` with `text`, `label`, `domain` and `dedup_key`
-    n:int, # Texts of lessons
-    n_swaps:int, # Cases of counterfactual swaps, six texts each
-    seed:int, # Of the words
+    lessons:pd.DataFrame, # From `make_lessons`: text, label, lesson
 ) -> DatasetDict: # Only `train` is larger
     "Add generated lessons to the training texts, as the domain `lessons`"
     train = splits['train']
-    lessons = make_lessons(n, n_swaps, seed=seed).drop_duplicates('text')
+    lessons = lessons.drop_duplicates('text')
     values = {
         'text': lessons.text.tolist(),
         'label': train.features['label'].str2int(lessons.label.tolist()),
@@ -56,7 +55,7 @@ def prepare_general(
     ```
     """
     n,n_swaps = lessons
-    add = partial(add_lessons, n=n, n_swaps=n_swaps, seed=seed)
+    add = partial(add_lessons, lessons=make_lessons(n, n_swaps, seed=seed))
     return prepare_data('general', out, classes=3, limit=rows, exclude=exclude, seed=seed, augment=add)
 
 # %% ../nbs/13_general.ipynb #6e4e000d
