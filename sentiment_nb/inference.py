@@ -875,7 +875,15 @@ def _check_graph(folder, file, texts, ids):
     raise InputError(f"a network of the kind {kind} cannot be exported to ONNX ({problem}): "
         "give an encoder such as BERT, RoBERTa or DeBERTa")
 
-def _add_engines(folder, texts, int8, labels):
+def _calibrate_int8(folder, record, validation):
+    "Fit temperature and prediction sets again, on the logits of the file that will answer"
+    from sentiment_nb.calibration import calibrate
+    from sentiment_nb.data import label_indices, text_domains
+    ids = token_ids(record, Tokenizer.from_file(str(folder/'tokenizer.json')), validation['text'][:])
+    logits = _run_batches(_session(folder/'onnx'/'model_int8.onnx'), ids)
+    calibrate(record, logits, label_indices(validation, record.labels), text_domains(validation))
+
+def _add_engines(folder, texts, int8, labels, validation=None):
     "Add ONNX files to a model folder, and record how they compare with PyTorch"
     from transformers import AutoTokenizer
     record = ModelRecord.load(folder)
@@ -887,6 +895,7 @@ def _add_engines(folder, texts, int8, labels):
     logits,comparison = _check_graph(folder, file, texts, ids)
     record.engines = {'onnx': comparison}
     if int8: record.engines['int8'] = _export_int8(file, file.with_name('model_int8.onnx'), ids, logits, labels)
+    if int8 and validation is not None and record.engines['int8']['passed']: _calibrate_int8(folder, record, validation)
     record.save(folder)
     write_checksums(folder)
     return record.engines
@@ -896,6 +905,7 @@ def export_onnx(
     texts:list[str], # Real texts, a few hundred or more, on which the engines are compared
     int8:bool=True, # Make the int8 file as well
     labels:np.ndarray|None=None, # Right classes of `texts` in the order of the model's labels, (n_texts,); None leaves accuracy out of the gate
+    validation:'Dataset|None'=None, # The whole validation split, to fit temperature and prediction sets again on the logits of a passing int8 file; None leaves them
 ) -> dict: # For `onnx` and `int8`: the comparison and whether it passed
     "Write `onnx/model.onnx` and, if it passes the gate, `onnx/model_int8.onnx` (needs the extra `train`)"
     record = ModelRecord.load(folder)
@@ -904,18 +914,18 @@ def export_onnx(
     verify_checksums(folder, ['model.safetensors', 'config.json', 'tokenizer.json', 'sentiment_nb.json'])
     with atomic_folder(folder) as tmp:
         shutil.copytree(folder, tmp, dirs_exist_ok=True, ignore=shutil.ignore_patterns('onnx')) # not those of an earlier export
-        return _add_engines(tmp, texts, int8, labels)
+        return _add_engines(tmp, texts, int8, labels, validation)
 
 # %% ../nbs/14_inference.ipynb #53f1cc28
 def _gate_texts(data, labels, n=1000):
-    "Texts and labels for the gate: the validation split of prepared data, or the embedded tweets without labels"
+    "Texts and labels for the gate, and the validation split of prepared data that they come from; or embedded tweets alone"
     from sentiment_nb.data import label_indices, load_prepared, load_tweets
-    if not data: return load_tweets().shuffle(seed=0)['text'][:n], None
+    if not data: return load_tweets().shuffle(seed=0)['text'][:n], None, None
     splits = load_prepared(data)
     if 'validation' not in splits:
         raise InputError(f"{data} has no validation split, only {', '.join(splits)}: prepare it again")
     validation = splits['validation']
-    return validation['text'][:n], label_indices(validation, labels)[:n]
+    return validation['text'][:n], label_indices(validation, labels)[:n], validation
 
 def _is_local(model):
     "Whether a name is a path, and not a hub id"
@@ -937,8 +947,8 @@ def _import_model(folder, model, data, int8, labels):
     resolve_encoder(model, f'Give {LOCAL_ENCODER}.') # before anything is created
     with atomic_folder(folder) as tmp:
         write_classifier(tmp, model, labels, data)
-        texts,right_labels = _gate_texts(data, ModelRecord.load(tmp).labels)
-        engines = _add_engines(tmp, texts, int8, right_labels)
+        texts,right_labels,validation = _gate_texts(data, ModelRecord.load(tmp).labels)
+        engines = _add_engines(tmp, texts, int8, right_labels, validation)
     if not data:
         warnings.warn(f"{folder} is not calibrated, and never says that it is uncertain: give prepared data by --data", stacklevel=3)
     return engines
@@ -963,8 +973,8 @@ def export_model(
     if not is_model_folder:
         folder = _import_folder(model, out)
         return {'folder': folder, **_import_model(folder, model, data, int8, labels)}
-    texts,right_labels = _gate_texts(data, ModelRecord.load(model).labels)
-    return {'folder': Path(model), **export_onnx(model, texts, int8, right_labels)}
+    texts,right_labels,validation = _gate_texts(data, ModelRecord.load(model).labels)
+    return {'folder': Path(model), **export_onnx(model, texts, int8, right_labels, validation)}
 
 # %% ../nbs/14_inference.ipynb #9b9425d2
 def format_engine(

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import environ
+from sentiment_nb.calibration import calibrate
 from sentiment_nb.core import InputError, ModelRecord, write_checksums
 from sentiment_nb.data import load_prepared
 from sentiment_nb.inference import Predictor, explain, export_onnx, exported_quickstart
@@ -212,6 +213,20 @@ def test_an_earlier_int8_file_is_not_kept(splits, tmp_path):
     assert export_onnx(model, texts)['int8']['passed'] and Predictor(model).engine=='int8'
     export_onnx(model, texts, int8=False)
     assert Predictor(model).engine=='onnx' and not (model/'onnx'/'model_int8.onnx').exists()
+
+def test_calibrated_on_the_logits_that_answer(splits, tmp_path):
+    "Given the validation split, export fits the temperature to the int8 file's logits, not the float model's"
+    validation = splits['validation'].select(range(200))
+    labels = np.array(validation['label'])
+    model = write_random(tmp_path/'m', validation['text'])
+    export_onnx(model, validation['text'])
+    expected = ModelRecord.load(model)
+    logits = np.log(Predictor(model, 'int8').predict_proba(validation['text']))*expected.temperature
+    calibrate(expected, logits, labels)
+    export_onnx(model, validation['text'], labels=labels, validation=validation)
+    fitted = ModelRecord.load(model)
+    assert fitted.engines['int8']['passed'] and fitted.temperature==pytest.approx(expected.temperature, rel=1e-4)
+    assert fitted.conformal==pytest.approx(expected.conformal, abs=1e-5)
 
 # Memory
 
