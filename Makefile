@@ -32,11 +32,10 @@ model: .venv/.installed-quickstart ## Train the general model as long as it pays
 TIMES = .cache/times
 timed = @mkdir -p .cache; start=$$(date +%s); $(2); status=$$?; echo "$$(( $$(date +%s) - start )) s  $(1)" >> $(TIMES); exit $$status
 
-# A file of tests stays with one worker, which so starts its servers and browser once
-test: .venv/.installed-dev check ## Run every notebook and the tests
-	$(call timed,the quickstart's models,HF_HUB_OFFLINE=1 SENTIMENT_NB_CACHE="$(CURDIR)/.cache" $(BIN)/python tests/warm_cache.py)
-	$(call timed,notebooks,$(TEST_ENV) $(BIN)/nbdev_test --n_workers $(WORKERS) --do_print --timing)
+# A file of tests stays with one worker, which so starts its servers and browser once; the chapters' models are made by the first
+test: .venv/.installed-dev check ## Run the tests and every notebook
 	$(call timed,tests,$(TEST_ENV) $(BIN)/pytest tests -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --timeout 600 --durations 20)
+	$(call timed,notebooks,$(TEST_ENV) $(BIN)/nbdev_test --n_workers $(WORKERS) --do_print --timing)
 	@cat $(TIMES); rm $(TIMES)
 
 test-all: test ## The same, then the long checks; SENTIMENT_NB_DATA names a folder with the large data sets

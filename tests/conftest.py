@@ -20,10 +20,21 @@ Done = namedtuple('Done', 'code out err')
 def pytest_configure(config):
     config.addinivalue_line('markers', 'slow: takes minutes or wants the large data sets; run by `make test-all`')
 
+NEED_MODELS = ['test_app.py', 'test_engine.py', 'test_roberta.py'] # Files that read what `test_cache.py` makes
+
 def pytest_collection_modifyitems(items):
-    "While one worker makes `tiny` for the first file that needs it, the other takes the files that do without"
-    needy = [item.path for item in items if 'tiny' in getattr(item, 'fixturenames', ())]
-    items.sort(key=lambda item: item.path in needy[1:] and item.path!=needy[0])
+    """One worker makes the models of `test_cache.py` and goes on with the first file that reads them; the other makes `tiny`
+
+    What needs either waits behind the files that do without.
+    """
+    need_tiny = [item.path.name for item in items if 'tiny' in getattr(item, 'fixturenames', ())]
+    early = ['test_cache.py', *need_tiny[:1], NEED_MODELS[0]]
+    late = [*need_tiny, *NEED_MODELS]
+    def rank(item):
+        name = item.path.name
+        if name in early: return early.index(name) - len(early)
+        return late.index(name)+1 if name in late else 0
+    items.sort(key=rank)
 
 def environ(**changes):
     "The environment of a process of ours; None takes a variable out"

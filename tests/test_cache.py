@@ -1,13 +1,14 @@
-"""What chapters and tests share, made once on all cores: the models of two classes, their logits, the exported model.
+"""What chapters and tests share, made once: the models of two classes, their logits, the exported model.
 
-`make test` runs it first. What `sentiment-nb quickstart --classes 2` made after the last change of the package is copied,
-not trained again.
+It stands first, so that one worker trains while the other runs the files that do without. What `sentiment-nb quickstart
+--classes 2` made in this checkout after the last change of the package is copied, not trained again.
 """
 import shutil
 from pathlib import Path
 
+import pytest
 from sentiment_nb.core import ModelRecord
-from sentiment_nb.inference import exported_quickstart
+from sentiment_nb.inference import Predictor, exported_quickstart
 from sentiment_nb.training import Quickstart, load_quickstart, quickstart_root
 
 root = Path(__file__).resolve().parents[1]
@@ -30,9 +31,11 @@ def copy_into(quick):
     shutil.copytree(made, partial, dirs_exist_ok=True)
     partial.rename(quick.model)
 
-if __name__=='__main__':
+@pytest.mark.timeout(2400)
+def test_the_models_are_made():
+    "Trained, exported and passed for int8; the logits that several chapters read are stored"
     quick = Quickstart(quickstart_root())
     if is_fresh() and not quick.model.is_dir(): copy_into(quick)
     quick = load_quickstart()
-    for split in ('validation','test'): quick.logits(split)
-    exported_quickstart()
+    assert len(quick.logits('validation'))<len(quick.logits('test'))
+    assert Predictor(exported_quickstart()).engine=='int8'
