@@ -4,20 +4,24 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'SURROGATES', 'NOT_SENTENCE', 'PICTURE', 'INVISIBLE', 'NO_CODE_POINT', 'TAG', 'NO_SPACES', 'CJK_SIGNS', 'URL',
-           'USER', 'EMOJI', 'ELONGATION', 'NOT_WORD', 'POLICIES', 'TRAIN_KEYS', 'NOT_ALNUM', 'normalize_unicode',
-           'strip_controls', 'unescape_html', 'strip_tags', 'mask_urls', 'mask_users', 'remove_emojis',
-           'emojis_to_words', 'shorten_elongations', 'strip_punctuation', 'normalize_whitespace', 'clean_text',
-           'dedup_key', 'find_duplicates', 'text_keys', 'write_train_keys', 'read_train_keys', 'split_rows',
-           'first_rows', 'draw_rows', 'add_dedup_keys', 'subsample', 'letters_key', 'exclude_texts', 'mark_in_train',
-           'deduplicate', 'parse_dates', 'split_train', 'write_splits', 'prepare_data']
+           'USER', 'EMOJI', 'ELONGATION', 'NOT_WORD', 'POLICIES', 'TRAIN_KEYS', 'EDGES', 'UNSPACED', 'PRIOR',
+           'MAX_SCANNED', 'MIN_COUNT', 'FALSE_ALARMS', 'UNIGRAMS', 'NOT_ALNUM', 'normalize_unicode', 'strip_controls',
+           'unescape_html', 'strip_tags', 'mask_urls', 'mask_users', 'remove_emojis', 'emojis_to_words',
+           'shorten_elongations', 'strip_punctuation', 'normalize_whitespace', 'clean_text', 'dedup_key',
+           'find_duplicates', 'text_keys', 'write_train_keys', 'read_train_keys', 'UnigramModel', 'fit_unigrams',
+           'write_unigrams', 'read_unigrams', 'split_rows', 'first_rows', 'draw_rows', 'add_dedup_keys', 'subsample',
+           'letters_key', 'exclude_texts', 'mark_in_train', 'deduplicate', 'parse_dates', 'split_train', 'write_splits',
+           'prepare_data']
 
 # %% ../nbs/05_cleaning.ipynb #f2ae3e36
-import hashlib, html, re, unicodedata
+import hashlib, html, math, re, string, unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from zlib import crc32
 import emoji, regex
 import numpy as np
 from tqdm import tqdm
@@ -231,6 +235,96 @@ def read_train_keys(
     if not all((m/TRAIN_KEYS).is_file() for m in members): return None
     for m in members: verify_checksums(m, [TRAIN_KEYS])
     return np.unique(np.concatenate([np.load(m/TRAIN_KEYS, allow_pickle=False) for m in members]))
+
+# %% ../nbs/05_cleaning.ipynb #5e1d0002
+EDGES = string.punctuation + '“”‘’«»…¿¡–—·' # Signs around words
+UNSPACED = regex.compile(f'[{NO_SPACES}]') # Chinese and Japanese put no space between words: each character counts as one
+PRIOR = 3 # Words of the usual frequency that are added to each text, since two new words alone prove little
+MAX_SCANNED = 5000 # Characters at the beginning of a text that are looked at
+
+def _unigrams(text):
+    "Hashes of a text's words, and for each whether it may be a name: a capital letter behind the first word"
+    words = []
+    spaced = UNSPACED.sub(r' \g<0> ', shorten_elongations(text[:MAX_SCANNED]))
+    for part in spaced.split():
+        word = part.strip(EDGES)
+        if part[0] in '@#' or part.startswith(('http','www.')) or not word[:1].isalpha(): continue
+        key = crc32(word.lower().encode('utf-8', 'replace'))
+        words.append((key, bool(words) and word[0].isupper()))
+    return words
+
+@dataclass
+class UnigramModel:
+    "Word frequencies of training texts, to find texts unlike them (by likelihood, as Ren et al. 2019, arXiv:1906.02845, discuss it)"
+    log_freqs:dict[int,float] # Hash of a word to its log frequency
+    unseen:float # Log frequency of a word that is not among them
+    usual:float # Mean over held-out texts
+    cut:float # Smallest mean of a familiar text
+
+    def frequencies(self,
+        text:str, # Raw
+    ) -> list[float]: # One for each word, but for new ones that may be names
+        "Log frequencies of a text's words"
+        words = [key for key,is_name in _unigrams(text) if not is_name or key in self.log_freqs]
+        return [self.log_freqs.get(key, self.unseen) for key in words]
+
+    def score(self,
+        text:str, # Raw
+    ) -> float: # Negative; that of a text without words is `usual`
+        "Mean log frequency of a text's words and of `PRIOR` usual ones"
+        freqs = self.frequencies(text)
+        return (sum(freqs) + PRIOR*self.usual)/(len(freqs) + PRIOR)
+
+    def is_unfamiliar(self,
+        text:str, # Raw
+    ) -> bool: # False for a text without words
+        "Whether most words of a text are new"
+        return self.score(text)<self.cut
+
+# %% ../nbs/05_cleaning.ipynb #5e1d0006
+MIN_COUNT = 3 # A word that is rarer in the training texts counts as new
+FALSE_ALARMS = .007 # Share of held-out texts that lie below the cut
+
+def fit_unigrams(
+    texts:list[str], # Training texts
+    held_out:list[str], # Texts of the same kind that were not trained on; with fewer than 143 no text is unfamiliar
+) -> UnigramModel: # With the cut below which seven in a thousand of `held_out` lie
+    "Count the words of `texts`, and find the cut on `held_out`"
+    counts = Counter(key for t in texts for key,_ in _unigrams(t))
+    total = max(counts.total(), 1)
+    log_freqs = {key: math.log(n/total) for key,n in counts.items() if n>=MIN_COUNT}
+    model = UnigramModel(log_freqs, math.log(.02/total), 0., -math.inf)
+    if len(held_out)*FALSE_ALARMS<1: return model
+    means = [np.mean(freqs) for t in held_out if (freqs := model.frequencies(t))]
+    model.usual = float(np.mean(means))
+    model.cut = float(np.quantile([model.score(t) for t in held_out], FALSE_ALARMS))
+    return model
+
+# %% ../nbs/05_cleaning.ipynb #5e1d0007
+UNIGRAMS = 'unigrams.npz' # File of a model folder: hashes and numbers, no words
+
+def write_unigrams(
+    folder:str|Path, # A model folder that is being written
+    texts:list[str], # What it was trained on
+    held_out:list[str], # Its validation texts
+):
+    "Keep the word frequencies of the training texts in a model folder"
+    model = fit_unigrams(texts, held_out)
+    keys = np.array(sorted(model.log_freqs), np.uint32)
+    freqs = np.array([model.log_freqs[k] for k in keys.tolist()])
+    np.savez(Path(folder)/UNIGRAMS, keys=keys, log_freqs=freqs, unseen=model.unseen, usual=model.usual, cut=model.cut)
+
+def read_unigrams(
+    folder:str|Path, # A model folder
+) -> UnigramModel|None: # Of an ensemble, that of its first member; None if a folder has none
+    "The word frequencies of the texts that a model was trained on"
+    folders = [Path(folder), *sorted((Path(folder)/'members').glob('*'))]
+    holder = next((f for f in folders if (f/UNIGRAMS).is_file()), None)
+    if holder is None: return None
+    verify_checksums(holder, [UNIGRAMS])
+    with np.load(holder/UNIGRAMS, allow_pickle=False) as stored:
+        log_freqs = dict(zip(stored['keys'].tolist(), stored['log_freqs'].tolist()))
+        return UnigramModel(log_freqs, *(float(stored[k]) for k in ('unseen','usual','cut')))
 
 # %% ../nbs/05_cleaning.ipynb #a5de8e9d
 def _split_off(rows, n, labels, by, values, seed):
