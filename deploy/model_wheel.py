@@ -1,20 +1,20 @@
 """Build the wheel `sentiment-nb-model` from an exported model folder: `python deploy/model_wheel.py models/general dist`.
 
-It holds what predictions need, the int8 file, tokenizer, record, card and keys of the training texts, with their hashes; no torch, no code but an
-empty module. Its version begins with the number of the record's format, so that `sentiment_nb[model]` takes a wheel
+It holds what predictions need, the int8 file, tokenizer, record, card, keys and word frequencies of the training texts, with their
+hashes; no torch, no code but an empty module. Its version begins with the number of the record's format, so that `sentiment_nb[model]` takes a wheel
 that it can read.
 """
 import argparse, shutil, subprocess, sys
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from sentiment_nb.cleaning import TRAIN_KEYS
+from sentiment_nb.cleaning import TRAIN_KEYS, UNIGRAMS
 from sentiment_nb.core import WHEEL, InputError, ModelRecord, verify_checksums, write_checksums
 from sentiment_nb.inference import ENGINES, choose_engine
 
 MAX_MB = 26 # of the wheel
 INT8 = ENGINES['int8'][1]
-FILES = ('sentiment_nb.json', 'tokenizer.json', 'README.md', TRAIN_KEYS, INT8)
+FILES = ('sentiment_nb.json', 'tokenizer.json', 'README.md', TRAIN_KEYS, UNIGRAMS, INT8)
 PROJECT = '''[build-system]
 requires = ["setuptools"]
 build-backend = "setuptools.build_meta"

@@ -46,7 +46,7 @@ try: import resource
 except ImportError: resource = None # Windows
 from . import __version__
 from .core import MAX_BODY, MAX_CHARS, MAX_EXPLAIN, MAX_TEXTS, InputError, bind_socket
-from .inference import Attribution, Prediction, Predictor, describe_classes, leave_one_out
+from .inference import UNFAMILIAR, Attribution, Prediction, Predictor, describe_classes, leave_one_out
 from .scheduling import Batcher, QueueFull, RateLimit, estimate_tokens, retry_after
 from .protocol import TimeoutHttpProtocol
 
@@ -267,10 +267,11 @@ class PredictResponse(BaseModel):
     confidence:float = Field(ge=0, le=1, description='Its probability')
     probabilities:dict[str,float] = Field(description='Of each class')
     uncertain:bool|None = Field(description='Whether more than one class, or none, is plausible; '
-        'null if the model was not calibrated')
+        'true for an unfamiliar text; null if the model was not calibrated')
     tokens:int = Field(description='Length of the text as the model counts')
     truncated:bool = Field(description='Whether the text was longer than the model reads')
     model:str
+    unfamiliar:bool = Field(False, description=f'There and true where {UNFAMILIAR}')
     evidence:list[Attribution] = Field([], description='With `explain`: each part of the text, '
         'and by how much it speaks for the answer')
 
@@ -816,7 +817,7 @@ def _as_json(obj): return Response(to_json(obj), media_type='application/json') 
 
 def _as_dict(p, model):
     "A prediction with the fields of `PredictResponse`, without `evidence`"
-    return {f: getattr(p, f) for f in p.__slots__} | {'model': model}
+    return p.to_dict() | {'model': model}
 
 def _charge(request, texts):
     "Charge the client for texts that the model shall read"

@@ -188,6 +188,7 @@ class Summary:
     empty:int=0 # Rows without a text
     truncated:int=0 # Texts that were truncated
     uncertain:int=0 # Uncertain predictions
+    unfamiliar:int=0 # Those of unfamiliar texts
     labels:Counter=field(default_factory=Counter) # Predictions of each class
     bins:Counter=field(default_factory=Counter) # Predictions by confidence, in twentieths, rounded down
     least:list=field(default_factory=list) # Confidence, row, label and beginning of the texts with the lowest confidence, lowest first
@@ -213,6 +214,7 @@ class Summary:
             return
         self.truncated += p.truncated or len(text)>core.MAX_CHARS
         self.uncertain += bool(p.uncertain)
+        self.unfamiliar += p.unfamiliar
         self.labels[p.label] += 1
         self.bins[min(19, int(20*p.confidence))] += 1
         self.words.setdefault(p.label, Counter()).update(set(core.split_words(text[:core.MAX_EXPLAIN])))
@@ -383,7 +385,8 @@ def show_answer(
     with st.container(horizontal=True):
         st.metric('Sentiment', p.label, width='content')
         st.metric('Confidence', f'{p.confidence:.1%}', width='content')
-    if p.uncertain: st.warning('**Uncertain.** More than one answer is plausible, or none: somebody should read this text.')
+    if p.unfamiliar: st.warning(f'**Uncertain:** {inference.UNFAMILIAR}.')
+    elif p.uncertain: st.warning('**Uncertain.** More than one answer is plausible, or none: somebody should read this text.')
     st.html(draw_bars(p.probabilities))
     _show_note(list(p.probabilities))
     if p.truncated: st.info(f'The text is longer ({p.tokens:,} tokens) than the model reads; a part of it did not count.')
@@ -534,6 +537,7 @@ def _show_counts(summary, labels):
     captions = {n: f'{summary.labels[n]:,} ({share:.0%})' for n,share in shares.items()}
     st.html(draw_bars(shares, captions))
     st.caption(f'{summary.uncertain:,} of {n_texts:,} answers are uncertain ({summary.uncertain/n_texts:.1%}).')
+    if summary.unfamiliar: st.caption(f'In {summary.unfamiliar:,} texts {inference.UNFAMILIAR}.')
 
 def _show_confidence(summary):
     st.subheader('Confidence', anchor=False)

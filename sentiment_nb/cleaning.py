@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['MARKS', 'SURROGATES', 'NOT_SENTENCE', 'PICTURE', 'INVISIBLE', 'NO_CODE_POINT', 'TAG', 'NO_SPACES', 'CJK_SIGNS', 'URL',
            'USER', 'EMOJI', 'ELONGATION', 'NOT_WORD', 'POLICIES', 'TRAIN_KEYS', 'EDGES', 'UNSPACED', 'PRIOR',
-           'MAX_SCANNED', 'MIN_COUNT', 'FALSE_ALARMS', 'UNIGRAMS', 'NOT_ALNUM', 'normalize_unicode', 'strip_controls',
-           'unescape_html', 'strip_tags', 'mask_urls', 'mask_users', 'remove_emojis', 'emojis_to_words',
-           'shorten_elongations', 'strip_punctuation', 'normalize_whitespace', 'clean_text', 'dedup_key',
-           'find_duplicates', 'text_keys', 'write_train_keys', 'read_train_keys', 'UnigramModel', 'fit_unigrams',
-           'write_unigrams', 'read_unigrams', 'split_rows', 'first_rows', 'draw_rows', 'add_dedup_keys', 'subsample',
-           'letters_key', 'exclude_texts', 'mark_in_train', 'deduplicate', 'parse_dates', 'split_train', 'write_splits',
-           'prepare_data']
+           'MAX_SCANNED', 'MAX_WORD', 'MIN_COUNT', 'FALSE_ALARMS', 'UNIGRAMS', 'NOT_ALNUM', 'normalize_unicode',
+           'strip_controls', 'unescape_html', 'strip_tags', 'mask_urls', 'mask_users', 'remove_emojis',
+           'emojis_to_words', 'shorten_elongations', 'strip_punctuation', 'normalize_whitespace', 'clean_text',
+           'dedup_key', 'find_duplicates', 'text_keys', 'write_train_keys', 'read_train_keys', 'UnigramModel',
+           'fit_unigrams', 'write_unigrams', 'read_unigrams', 'split_rows', 'first_rows', 'draw_rows', 'add_dedup_keys',
+           'subsample', 'letters_key', 'exclude_texts', 'mark_in_train', 'deduplicate', 'parse_dates', 'split_train',
+           'write_splits', 'prepare_data']
 
 # %% ../nbs/05_cleaning.ipynb #f2ae3e36
 import hashlib, html, math, re, string, unicodedata
@@ -241,17 +241,20 @@ EDGES = string.punctuation + '“”‘’«»…¿¡–—·' # Signs around wo
 UNSPACED = regex.compile(f'[{NO_SPACES}]') # Chinese and Japanese put no space between words: each character counts as one
 PRIOR = 3 # Words of the usual frequency that are added to each text, since two new words alone prove little
 MAX_SCANNED = 5000 # Characters at the beginning of a text that are looked at
+MAX_WORD = 40 # Characters at the beginning of a word that count
+
+@lru_cache(2**15) # words come again
+def _unigram(part):
+    "Hash of a word, and whether it begins with a capital letter; None for links, mentions, hashtags and signs"
+    word = part.strip(EDGES)
+    if part[0] in '@#' or part.startswith(('http','www.')) or not word[:1].isalpha(): return None
+    return crc32(shorten_elongations(word.lower()).encode('utf-8', 'replace')), word[0].isupper()
 
 def _unigrams(text):
-    "Hashes of a text's words, and for each whether it may be a name: a capital letter behind the first word"
-    words = []
-    spaced = UNSPACED.sub(r' \g<0> ', shorten_elongations(text[:MAX_SCANNED]))
-    for part in spaced.split():
-        word = part.strip(EDGES)
-        if part[0] in '@#' or part.startswith(('http','www.')) or not word[:1].isalpha(): continue
-        key = crc32(word.lower().encode('utf-8', 'replace'))
-        words.append((key, bool(words) and word[0].isupper()))
-    return words
+    "Hash of each word of a text, and whether it begins with a capital letter"
+    start = text[:MAX_SCANNED]
+    if not start.isascii(): start = UNSPACED.sub(r' \g<0> ', start)
+    return [unigram for part in start.split() if (unigram := _unigram(part[:MAX_WORD]))]
 
 @dataclass
 class UnigramModel:
@@ -265,8 +268,12 @@ class UnigramModel:
         text:str, # Raw
     ) -> list[float]: # One for each word, but for new ones that may be names
         "Log frequencies of a text's words"
-        words = [key for key,is_name in _unigrams(text) if not is_name or key in self.log_freqs]
-        return [self.log_freqs.get(key, self.unseen) for key in words]
+        freqs = []
+        for i,(key,is_capital) in enumerate(_unigrams(text)):
+            freq = self.log_freqs.get(key)
+            may_be_name = freq is None and is_capital and i>0
+            if not may_be_name: freqs.append(self.unseen if freq is None else freq)
+        return freqs
 
     def score(self,
         text:str, # Raw

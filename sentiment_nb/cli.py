@@ -20,7 +20,7 @@ from fastcore.docments import docments
 from tqdm import tqdm
 from . import __version__
 from .core import InputError, ModelRecord, cache_dir, find_model, reserve_output, wilson_interval
-from .inference import Prediction, Predictor, describe_classes, predict_file
+from .inference import UNFAMILIAR, Prediction, Predictor, describe_classes, predict_file
 from .inference import explain as explain_prediction
 
 # %% ../nbs/29_cli.ipynb #1c3f51e2
@@ -313,6 +313,7 @@ def format_prediction(
 ) -> str: # Two lines
     "Format a prediction for a terminal"
     uncertain = ', uncertain' if prediction.uncertain else ''
+    if prediction.unfamiliar: uncertain += f': {UNFAMILIAR}'
     names = ', '.join(prediction.probabilities)
     values = ', '.join(f'{v:.2f}' for v in prediction.probabilities.values())
     return f"Prediction: {prediction.label} (confidence={prediction.confidence:.2f}{uncertain})\nProbabilities [{names}]: [{values}]"
@@ -326,7 +327,7 @@ def _check_input(text, file, out):
 
 def _prediction_record(predictor, prediction, evidence):
     "The JSON object of `predict --text --json`"
-    record = {f: getattr(prediction, f) for f in prediction.__slots__} | {'model': predictor.name}
+    record = prediction.to_dict() | {'model': predictor.name}
     return record | ({'evidence': [asdict(e) for e in evidence]} if evidence is not None else {})
 
 def _evidence_lines(label, evidence, n=10):

@@ -208,7 +208,7 @@ def to_prediction(
     answer:dict, # Prediction of the service, parsed
 ) -> Prediction:
     "Convert a prediction of the service to that of a `Predictor`"
-    return Prediction(**{f: answer[f] for f in Prediction.__slots__})
+    return Prediction(**{f: answer[f] for f in Prediction.__slots__ if f in answer})
 
 def check_url(
     url:str, # Address of a service

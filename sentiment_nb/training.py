@@ -44,7 +44,7 @@ from transformers.integrations.integration_utils import get_available_reporting_
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_sentencepiece_available
 from .calibration import calibrate
-from .cleaning import clean_text, prepare_data, subsample, write_train_keys
+from .cleaning import clean_text, prepare_data, subsample, write_train_keys, write_unigrams
 from .core import LABELS, InputError, ModelRecord, atomic_folder, cache_dir, check_hub
 from .core import check_positive, check_seed, check_unknown, encode, linear_logits
 from .core import verify_checksums, write_checksums, write_json
@@ -521,6 +521,7 @@ def train_transformer(
         trainer = make_trainer(net, tokenizer, arguments, train, validation, class_weights, patience, callbacks)
         record.metrics = {'validation': fit_trainer(trainer, checkpoint)}
         write_train_keys(tmp, rows['text'][:] + splits['validation']['text'][:])
+        write_unigrams(tmp, rows['text'][:], splits['validation']['text'][:])
         save_transformer(tmp, trainer, record, out.name, text_domains(splits['validation']))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return out
@@ -710,6 +711,7 @@ def train_linear(
         record.metrics = {'validation': compute_metrics(val_labels, logits)}
         calibrate(record, logits, val_labels, text_domains(val))
         write_train_keys(tmp, train['text'][:] + val['text'][:])
+        write_unigrams(tmp, train['text'][:], val['text'][:])
         finish_model_folder(tmp, record, Path(out).name, len(train_texts)+len(val_texts))
     return Path(out)
 
@@ -783,6 +785,7 @@ def train_linear_probe(
         trace_to_onnx(_Pooled(encoder, _torch_head(regression)), tmp/'onnx'/'model.onnx')
         tokenizer.save_pretrained(tmp)
         write_train_keys(tmp, rows['text'][:] + splits['validation']['text'][:])
+        write_unigrams(tmp, rows['text'][:], splits['validation']['text'][:])
         finish_model_folder(tmp, record, Path(out).name, len(y))
     return Path(out)
 

@@ -118,7 +118,7 @@ def test_model_wheel_is_data(model_wheel):
     with zipfile.ZipFile(model_wheel) as z:
         names = [n for n in z.namelist() if '.dist-info/' not in n]
         card = z.read('sentiment_nb_model/model/README.md').decode()
-    files = ('README.md', 'SHA256SUMS', 'onnx/model_int8.onnx', 'sentiment_nb.json', 'tokenizer.json', 'train_keys.npy')
+    files = ('README.md', 'SHA256SUMS', 'onnx/model_int8.onnx', 'sentiment_nb.json', 'tokenizer.json', 'train_keys.npy', 'unigrams.npz')
     assert set(names)=={'sentiment_nb_model/__init__.py', *(f'sentiment_nb_model/model/{f}' for f in files)}
     assert 'CC BY-NC-SA 4.0' in card and model_wheel.stat().st_size<=26*2**20
     assert model_wheel.name.startswith(f'sentiment_nb_model-{FORMAT}.')
