@@ -115,8 +115,7 @@ class Settings(BaseSettings):
     deadline:Annotated[Seconds, Field(gt=0)] = Field(20, description='Seconds from the head of a request to its answer, '
         'and for the answers that are left at the end')
     drain:Seconds = Field(3, description='Seconds after SIGTERM in which requests are still accepted, while `/readyz` says 503')
-    metrics_port:Annotated[int, Field(ge=1, le=65535)]|None = Field(None, description='Port on which `/metrics` is served instead, '
-        'without a key and to whoever reaches it; by default it is on the port of the service, and needs a key like the rest')
+    metrics_port:Annotated[int, Field(ge=1, le=65535)]|None = Field(None, description='Port for `/metrics` alone, without a key')
     cors_origins:Annotated[str, AfterValidator(_check_origins)] = Field('', description='Origins of web pages that may send '
         'requests from a browser, such as https://example.org, separated by commas; none by default')
 
@@ -496,9 +495,11 @@ def parse_body(
     body:bytes, # JSON
 ) -> BaseModel: # An instance of `model`
     "Parse and validate a body; status 400 or 422 if it is not valid"
+    gc.disable() # it would search a hundred thousand lists again and again
     try: return model.model_validate(_drop_unknown(model, json.loads(body)))
     except ValidationError as e: raise HTTPException(422, format_validation_error(e)) from None
     except (ValueError, RecursionError): raise HTTPException(400, 'the body is not JSON') from None
+    finally: gc.enable()
 
 # %% ../nbs/26_api.ipynb #18de57a3
 def check_content(

@@ -221,7 +221,7 @@ def test_schema_long(seed, tiny, tmp_path):
     "Thousands of them"
     key, digest = new_key()
     with running(tiny.model, tmp_path, RATE_LIMIT='none', API_KEYS=digest) as s:
-        assert schemathesis(s, tmp_path, 500, '-H', f'Authorization: Bearer {key}', seed=seed)>=2000
+        assert schemathesis(s, tmp_path, 500, '-H', f'Authorization: Bearer {key}', seed=seed)>=1500
         assert '"status": 500' not in s.log.read_text()
 
 # What is sent
