@@ -20,6 +20,7 @@ import secrets, signal, threading, time, traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from collections import Counter as Tally
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache, partial
@@ -593,8 +594,8 @@ class RequestGuard:
         self.service = service
         self.endpoints = endpoints
         self.paths = PATHS | endpoints.keys()
-        self.bytes_held = 0 # of all bodies in memory
-        self.held_by = Tally() # the same for each client
+        self.held_by = Tally() # bytes of the bodies in memory, for each client
+        self.parser = ThreadPoolExecutor(1, 'parser') # one, since a large body takes many times its bytes while it is parsed
 
     async def __call__(self, scope, receive, send):
         if scope['type']!='http': return await self.app(scope, receive, send)
@@ -725,7 +726,7 @@ async def _post(self:RequestGuard, exchange, scope, receive, send):
         async with cancel_on_disconnect(exchange, receive):
             schema,endpoint = self.endpoints[exchange.path]
             parse = partial(parse_body, schema, bytes(body))
-            fields = await asyncio.to_thread(parse) if len(body)>LARGE_BODY else parse()
+            fields = await asyncio.wrap_future(self.parser.submit(parse)) if len(body)>LARGE_BODY else parse()
             response = await endpoint(fields, Request(scope))
             exchange.responding = True
             await response(scope, receive, send)
@@ -734,7 +735,6 @@ async def _post(self:RequestGuard, exchange, scope, receive, send):
 @patch
 def _hold(self:RequestGuard, client, n):
     "Count bytes of bodies that are in memory"
-    self.bytes_held += n
     self.held_by[client] += n
     if not self.held_by[client]: del self.held_by[client]
 
@@ -743,7 +743,7 @@ def _check_length(self:RequestGuard, client, n):
     "Reject a body of more than `max_body` bytes, and one of a client that holds more than is free (Choudhury and Hahne 1998, doi:10.1109/90.664262)"
     max_body = self.service.settings.max_body
     if n>max_body: raise HTTPException(413, f'the body is longer than {max_body:,} bytes: send less at a time')
-    if self.held_by[client]>BODIES*max_body-self.bytes_held:
+    if self.held_by[client]>BODIES*max_body-self.held_by.total():
         raise HTTPException(503, 'too many long bodies of this client at a time: try again later', retry_after())
 
 @patch

@@ -306,6 +306,21 @@ def test_announced_length_is_enough(service):
     "A body that is too long is refused before it comes"
     assert raw(service, head('/predict', 10**12)).startswith(b'HTTP/1.1 413')
 
+def test_large_bodies_are_parsed_one_by_one(tiny, tmp_path):
+    "Two dozen megabytes of empty lists at once, each of which takes twenty while it is parsed: others are served meanwhile"
+    body = b'{"texts": [' + b'[],'*330_000 + b'[]]}'
+    with running(tiny.model, tmp_path, RATE_LIMIT='none') as s, ThreadPoolExecutor(24) as pool:
+        threads = psutil.Process(s.process.pid).num_threads()
+        def post(_): return httpx.post(f'{s.url}/predict/batch', content=body, headers=JSON, timeout=60).status_code
+        answers = pool.map(post, range(24))
+        slowest = 0
+        for _ in range(20):
+            start = time.monotonic()
+            assert s.client.get('/livez').status_code==200
+            slowest = max(slowest, time.monotonic()-start)
+        assert set(answers)=={422} and slowest<3
+        assert psutil.Process(s.process.pid).num_threads()<=threads+2 and well(s)
+
 # Slow clients, disconnects and overload
 
 def test_half_open_connections(tiny, tmp_path):
