@@ -891,7 +891,8 @@ def test_no_framework_is_loaded(service):
 
 def test_metrics(service):
     "What went through is counted"
-    names = ('tokens_total', 'text_tokens_count', 'confidence_ratio_count', 'texts_truncated_total', 'batch_texts_count')
+    names = ('tokens_total', 'text_tokens_count', 'confidence_ratio_count', 'texts_truncated_total',
+        'batch_texts_count')
     before = {n: metric(service, n) for n in names}
     service.client.post('/predict/batch', json={'texts': [GOOD, 'word '*500]})
     after = {n: metric(service, n)-v for n,v in before.items()}
@@ -908,8 +909,10 @@ def test_metric_names(service):
     assert well(service)
     families = list(text_string_to_metric_families(service.client.get('/metrics').text))
     own = {f.name.removeprefix('sentiment_nb_'): f for f in families if not f.name.startswith('process_')}
-    assert all(f.name.startswith('sentiment_nb_') and f.documentation for f in own.values()) and len(families)-len(own)>=4
-    assert all(re.fullmatch('[a-z_]+', n) and (n=='model_info' or set(UNITS) & set(n.split('_'))) for n in own), own.keys()
+    assert all(f.name.startswith('sentiment_nb_') and f.documentation for f in own.values())
+    assert len(families)-len(own)>=4
+    def has_unit(name): return name=='model_info' or set(UNITS) & set(name.split('_'))
+    assert all(re.fullmatch('[a-z_]+', n) and has_unit(n) for n in own), own.keys()
     assert all(s.name.endswith('_total') for f in own.values() if f.type=='counter' for s in f.samples)
     assert own['requests_in_flight'].samples[0].value==1
     assert own['model_info'].samples[0].labels.keys()=={'model', 'engine', 'version'}

@@ -149,7 +149,8 @@ def test_workflows(path):
     tool('check-jsonschema', '--builtin-schema', 'vendor.github-workflows', path)
     text = path.read_text()
     for action,version in re.findall(r'uses: (\S+)(?: (.*))?', text):
-        assert action.startswith('./') or re.fullmatch(r'[\w./-]+@[0-9a-f]{40}', action) and re.fullmatch(r'# v\d+\.\d+\.\d+', version), action
+        if action.startswith('./'): continue
+        assert re.fullmatch(r'[\w./-]+@[0-9a-f]{40}', action) and re.fullmatch(r'# v\d+\.\d+\.\d+', version), action
     assert yaml.safe_load(text)['permissions']=={'contents': 'read'}
 
 def test_same_action_same_commit():
