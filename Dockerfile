@@ -1,6 +1,6 @@
 # The service; with --target app the web page. How to build, run and deploy both: nbs/30_deploy.ipynb
 
-# The Python that constraints.txt was tested with
+# The Python that constraints.txt was tested with. A release names it by its digest: make base-image
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS model
@@ -15,12 +15,16 @@ RUN find /model -name model_int8.onnx -execdir rm -f model.onnx \;
 FROM ${BASE} AS package
 WORKDIR /src
 RUN python -m venv --without-pip /opt/venv
-COPY LICENSE README.md constraints.txt settings.ini setup.py ./
+COPY deploy/locks locks
+# Files whose hashes are not in deploy/locks are rejected, and none is built here but the package itself
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --require-hashes --only-binary :all: -r locks/api.txt && \
+    pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: --target /build -r locks/build.txt
+COPY LICENSE README.md settings.ini setup.py ./
 COPY sentiment_nb sentiment_nb
-RUN pip --python /opt/venv/bin/python install --no-cache-dir -c constraints.txt .
+RUN PYTHONPATH=/build pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM package AS package-app
-RUN pip --python /opt/venv/bin/python install --no-cache-dir -c constraints.txt ".[app]"
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --require-hashes --only-binary :all: -r locks/app.txt
 
 FROM ${BASE} AS runtime
 # ONNX Runtime's own builds report on their use to Microsoft unless they are told not to

@@ -15,7 +15,7 @@ TEST_ENV = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 SENTIMENT_NB_CACHE="$(CURDIR)/.cac
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart model model-wheel test test-all check lab export clean-notebooks readme docs site dist constraints
+.PHONY: help quickstart model model-wheel test test-all check lab export clean-notebooks readme docs site dist constraints locks base-image sbom audit
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-16s %s\n", $$1, $$2}' Makefile
@@ -84,6 +84,39 @@ constraints: ## Renew constraints.txt: the newest versions that fit each other, 
 	  grep -Ev '^(nvidia-|cuda-|triton)' | sed -E 's/^(torch==[^+]*)\+.*/\1/'; } > .venv-fresh/constraints.txt
 	mv .venv-fresh/constraints.txt constraints.txt
 	rm -rf .venv-fresh
+
+# Versions are those of constraints.txt, hashes those that PyPI names for all files of a version, whatever the processor
+LOCK = .venv-locks/bin/uv pip compile --quiet --no-config --default-index https://pypi.org/simple --generate-hashes --no-annotate \
+	--python-version 3.11 --python-platform linux --custom-compile-command "make locks" -c constraints.txt
+LOCKS = deploy/locks
+
+locks: ## Renew deploy/locks: what the image and a release install, with hashes
+	$(PYTHON) -m venv .venv-locks
+	.venv-locks/bin/python -m pip install uv
+	$(LOCK) setup.py -o $(LOCKS)/api.txt
+	$(LOCK) setup.py --extra app -o $(LOCKS)/app.txt
+	$(LOCK) $(LOCKS)/build.in -o $(LOCKS)/build.txt
+	$(LOCK) $(LOCKS)/tools.in -o $(LOCKS)/tools.txt
+	rm -rf .venv-locks
+
+base-image: ## Pin the image's base to the digest that its tag has today (needs Docker with buildx, and the network)
+	@tag="$$(sed -nE 's/^ARG BASE=([^@]*).*/\1/p' Dockerfile)"; \
+	digest="$$(docker buildx imagetools inspect "$$tag" --format '{{.Manifest.Digest}}')" && \
+	case "$$digest" in sha256:*) sed -i.bak -E "s|^ARG BASE=.*|ARG BASE=$$tag@$$digest|" Dockerfile && rm Dockerfile.bak;; \
+	*) echo "no digest for $$tag: $$digest" >&2; exit 1;; esac; grep '^ARG BASE=' Dockerfile
+
+.venv-tools/bin/python: $(LOCKS)/tools.txt
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/python -m pip install --require-hashes -r $(LOCKS)/tools.txt
+
+sbom: .venv-tools/bin/python ## Describe what the service needs as dist/sbom.json, in CycloneDX
+	mkdir -p dist
+	.venv-tools/bin/cyclonedx-py requirements $(LOCKS)/api.txt --output-reproducible --output-format JSON -o dist/sbom.json
+
+audit: .venv-tools/bin/python ## Ask for known weaknesses of all that is pinned (needs the network)
+	.venv-tools/bin/pip-audit --disable-pip --require-hashes -r $(LOCKS)/app.txt
+	.venv-tools/bin/pip-audit --disable-pip --require-hashes -r $(LOCKS)/tools.txt
+	.venv-tools/bin/pip-audit --disable-pip --no-deps -r constraints.txt
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3,11))' || { \

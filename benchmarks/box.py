@@ -22,8 +22,7 @@ BASE = 'python:3.11-slim-bookworm'
 BASE_BYTES = 47_790_358
 MOST_MB = 200 # Beside the model
 MOST_SECONDS = 3. # To ready
-CONTEXT = ('Dockerfile', '.dockerignore', 'LICENSE', 'README.md', 'constraints.txt', 'settings.ini', 'setup.py',
-    'sentiment_nb')
+CONTEXT = ('Dockerfile', '.dockerignore', 'LICENSE', 'README.md', 'deploy', 'settings.ini', 'setup.py', 'sentiment_nb')
 PREDICT = '''import json; from urllib.request import Request, urlopen
 for n in (1, 20, 400):
     body = json.dumps({'text': 'good '*n}).encode()

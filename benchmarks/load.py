@@ -9,9 +9,10 @@ Prints one JSON object; `cpu_seconds` is the load's own.
     python benchmarks/load.py http://127.0.0.1:8000/predict texts.json --rate 600 --seconds 60
 
 `texts.json` holds [[text, {"label": …, "tokens": …}], …]: what the answer must hold. With `--key-in` the text goes
-into another field than `text`.
+into another field than `text`; in place of a text there may be a whole body. A client that is refused asks again after
+a twentieth of a second, whatever it was told. SIGTERM ends the asking, and the report follows.
 """
-import argparse, asyncio, json, statistics, time
+import argparse, asyncio, json, signal, statistics, time
 from collections import Counter
 from itertools import cycle, islice
 from urllib.parse import urlsplit
@@ -46,12 +47,13 @@ class Client:
         if self.writer: self.writer.close()
         self.writer = None
 
-def prepare(url, texts, field):
+def prepare(url, texts, field, headers=()):
     "The requests as bytes, each with what its answer must hold"
     parts = urlsplit(url)
     first_lines = f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+    first_lines += ''.join(f'{h}\r\n' for h in headers)
     def as_bytes(text):
-        body = json.dumps({field: text}).encode()
+        body = json.dumps(text if isinstance(text, dict) else {field: text}).encode()
         return f'{first_lines}Content-Length: {len(body)}\r\n\r\n'.encode() + body
     return [(as_bytes(t), wanted) for t,wanted in texts]
 
@@ -69,12 +71,13 @@ class Tally:
         try: status,head,body = await asyncio.wait_for(client.ask(request), WAIT)
         except (OSError, EOFError, TimeoutError) as e:
             self.lost[type(e).__name__] += 1
-            return
+            return None
         self.statuses[status] += 1
         if status==200:
             self.seconds.append(time.perf_counter()-start)
             self.wrong += not wanted.items()<=json.loads(body).items()
         elif status in (429,503) and b'retry-after:' not in head: self.bare += 1
+        return status
 
     def report(self, seconds):
         s = sorted(self.seconds)
@@ -85,16 +88,20 @@ class Tally:
             mean_ms=s and round(1000*statistics.fmean(s), 2), p50_ms=at(.5), p99_ms=at(.99), max_ms=at(1),
             cpu_seconds=round(time.process_time(), 2))
 
-async def ask_again(url, requests, clients, seconds, count):
-    "Each client asks as soon as it has been answered"
+async def ask_again(url, requests, clients, seconds, count, pause):
+    "Each client asks as soon as it has been answered, or `pause` seconds after it"
     tally = Tally()
+    over = asyncio.Event()
+    try: asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+    except NotImplementedError: pass # Windows
     start = time.perf_counter()
     source = cycle(requests) if count is None else islice(cycle(requests), count)
     async def work():
         client = Client(url)
         for request,wanted in source:
-            await tally.one(client, request, wanted)
-            if count is None and time.perf_counter()-start>=seconds: break
+            status = await tally.one(client, request, wanted)
+            if over.is_set() or count is None and time.perf_counter()-start>=seconds: break
+            if wait := pause if status==200 else max(pause, .05): await asyncio.sleep(wait)
         client.close()
     await asyncio.gather(*(work() for _ in range(clients)))
     return tally.report(time.perf_counter()-start)
@@ -129,10 +136,12 @@ def main():
     p.add_argument('--count', type=int, help='this many requests instead of seconds')
     p.add_argument('--rate', type=float, help='requests per second')
     p.add_argument('--key-in', default='text')
+    p.add_argument('--pause', type=float, default=0, help='seconds between an answer and the next request of a client')
+    p.add_argument('--header', action='append', default=[], help='for each request, as NAME: VALUE')
     args = p.parse_args()
-    with open(args.texts, encoding='utf-8') as f: requests = prepare(args.url, json.load(f), args.key_in)
+    with open(args.texts, encoding='utf-8') as f: requests = prepare(args.url, json.load(f), args.key_in, args.header)
     if args.rate: work = by_the_clock(args.url, requests, args.rate, args.seconds)
-    else: work = ask_again(args.url, requests, args.clients, args.seconds, args.count)
+    else: work = ask_again(args.url, requests, args.clients, args.seconds, args.count, args.pause)
     print(json.dumps(run(work)))
 
 if __name__=='__main__': main()

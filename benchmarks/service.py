@@ -12,13 +12,17 @@ alone, its label and its number of tokens. Parts, each of which keeps its own en
     startup     from process start to ready, on a warm disk; memory after 10,000 mixed requests
     overload    three times the throughput by the clock, then the time until all is as before
     soak        70 % of the throughput for `--minutes`
+    fairness    a light client, alone and beside each of some heavy ones: its p99; and what the heavy one gets done alone
+                and beside it. With `--before FOLDER` also what it got done alone in another checkout
 
     pip install -c constraints.txt litserve  # for `throughput` only, with the versions of the environment
     python benchmarks/service.py --model models/quickstart
     python benchmarks/service.py --model models/quickstart --part soak --minutes 30
+    python benchmarks/service.py --model models/quickstart --part fairness --repeat 3 --before ../before
     python benchmarks/service.py --model models/quickstart --part startup --shape distilbert
 """
-import argparse, importlib.util, json, os, signal, socket, statistics, subprocess, sys, tempfile, threading, time
+import argparse, hashlib, importlib.util, json, os, random, signal, socket, statistics, subprocess, sys, tempfile
+import threading, time
 import urllib.error, urllib.request
 from contextlib import contextmanager
 from functools import partial
@@ -93,11 +97,11 @@ def ask(url, body=None):
     except OSError: return 0, b''
 
 @contextmanager
-def serving(command, ready, **env):
+def serving(command, ready, folder=None, **env):
     "A server as a process group, ready; yields its psutil.Process and the seconds until it was"
     start = time.perf_counter()
     with tempfile.NamedTemporaryFile('w+') as log:
-        p = subprocess.Popen([sys.executable, *command], env=os.environ | env, stdout=log, stderr=log,
+        p = subprocess.Popen([sys.executable, *command], env=os.environ | env, stdout=log, stderr=log, cwd=folder,
             start_new_session=True)
         try:
             while not ready():
@@ -111,13 +115,15 @@ def serving(command, ready, **env):
             except subprocess.TimeoutExpired: os.killpg(p.pid, signal.SIGKILL)
 
 @contextmanager
-def service(model):
-    "`sentiment-nb serve` without an allowance for each client: its URL, process and seconds until ready"
+def service(model, folder=None, **env):
+    "`sentiment-nb serve`, of another checkout if `folder` names one: its URL, process and seconds until ready"
     port = free_port()
     url = f'http://127.0.0.1:{port}'
-    command = ['-m', 'sentiment_nb.cli', 'serve', '--model', model, '--port', str(port)]
+    command = ['-m', 'sentiment_nb.cli', 'serve', '--model', str(Path(model).resolve()), '--port', str(port)]
     def ready(): return ask(f'{url}/readyz')[0]==200
-    with serving(command, ready, SENTIMENT_NB_RATE_LIMIT='none') as (p,seconds): yield url, p, seconds
+    if folder: env |= {'PYTHONPATH': str(Path(folder).resolve())}
+    env |= {'SENTIMENT_NB_RATE_LIMIT': 'none'} # no allowance for each client
+    with serving(command, ready, folder, **env) as (p,seconds): yield url, p, seconds
 
 def is_answered(url): return ask(f'{url}/predict', {'text': 'good'})[0]==200
 
@@ -330,8 +336,93 @@ def measure_overload(args, file):
 def measure_soak(args, file):
     return bombard(args, file, .7, 60*args.minutes, f'70 % of the throughput, {args.minutes:g} minutes')
 
+def hard_text():
+    "99,000 characters in words of 99 random letters, for which a tokenizer works long"
+    rng = random.Random(1)
+    words = [''.join(rng.choices('abcdefghijklmnopqrstuvwxyz', k=98)) for _ in range(1000)]
+    return ' '.join(words)[:99_000]
+
+EXPLAIN = {'text': ('word '*1000)[:5000], 'explain': True}
+BATCH = {'texts': ['word '*118]*128}
+HEAVY = { # connections, path, body
+    'explain 5,000 characters, 1 connection': (1, '/predict', EXPLAIN),
+    'explain 5,000 characters, 2 connections': (2, '/predict', EXPLAIN),
+    'explain 5,000 characters, 8 connections': (8, '/predict', EXPLAIN),
+    'texts of 99,000 characters, 2 connections': (2, '/predict', {'text': hard_text()}),
+    'batches of 128 x 120 tokens, 1 connection': (1, '/predict/batch', BATCH),
+    'batches of 128 x 120 tokens, 4 connections': (4, '/predict/batch', BATCH),
+    '32 clients with small texts': (32, '/predict', {'text': 'good enough for me'})}
+KEYS = {'heavy': 'h'*43, 'light': 'l'*43}
+DIGESTS = ','.join(hashlib.sha256(k.encode()).hexdigest() for k in KEYS.values())
+
+def load_as(url, path, who, file, *args):
+    "The load generator as a process, with the key of a client"
+    header = f'X-API-Key: {KEYS[who]}'
+    command = [sys.executable, str(HERE/'load.py'), url+path, file, '--header', header, *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+def report_of(process): return json.loads(process.communicate()[0])
+
+def run_light(url, file, n):
+    return report_of(load_as(url, '/predict', 'light', file, '--clients', 1, '--count', n, '--pause', .01))
+
+def run_heavy(url, heavy, file, seconds):
+    n,path,_ = heavy
+    return report_of(load_as(url, path, 'heavy', file, '--clients', n, '--seconds', seconds))
+
+def run_both(url, heavy, heavy_file, file, n_light):
+    "Reports of the light client and of the heavy one beside it"
+    n,path,_ = heavy
+    process = load_as(url, path, 'heavy', heavy_file, '--clients', n, '--seconds', 3600)
+    time.sleep(1)
+    light = run_light(url, file, n_light)
+    process.terminate()
+    return light, report_of(process)
+
+def measure_neighbours(args, file, heavy, d):
+    "One round: both alone, and side by side"
+    heavy_file = f'{d}/heavy.json'
+    Path(heavy_file).write_text(json.dumps([[heavy[2], {}]]))
+    keys = {'SENTIMENT_NB_API_KEYS': DIGESTS}
+    with service(args.model, **keys) as (url,_,_):
+        run_light(url, file, 50)
+        alone = run_light(url, file, args.light)
+        heavy_alone = run_heavy(url, heavy, heavy_file, args.seconds)
+        light,beside = run_both(url, heavy, heavy_file, file, args.light)
+    measured = dict(light_p99_ms=alone['p99_ms'], light_p99_beside_ms=light['p99_ms'],
+        light_ratio=light['p99_ms']/alone['p99_ms'], light_refused=sum(light['statuses'].values())-light['answered'],
+        heavy_alone=heavy_alone['per_second'], heavy_beside=beside['per_second'],
+        heavy_share=beside['per_second']/max(heavy_alone['per_second'], .001),
+        wrong=alone['wrong']+light['wrong'], lost=sum(map(len, (alone['lost'], light['lost'], beside['lost']))))
+    if not args.before: return measured
+    with service(args.model, args.before, **keys) as (url,_,_):
+        run_light(url, file, 50)
+        before = run_heavy(url, heavy, heavy_file, args.seconds)['per_second']
+    return measured | dict(heavy_before=before, heavy_kept=heavy_alone['per_second']/max(before, .001),
+        heavy_share=beside['per_second']/max(before, .001))
+
+def measure_fairness(args, file):
+    rows = []
+    with tempfile.TemporaryDirectory() as d:
+        for name,heavy in HEAVY.items():
+            rounds = [measure_neighbours(args, file, heavy, d) for _ in range(args.repeat)]
+            rows.append({'heavy': name} | {k: spread([r[k] for r in rounds], 2) for k in rounds[0]})
+            say(f'{name}: light p99 {rows[-1]["light_ratio"]["median"]:.1f} times its p99 alone')
+    print_table(rows, f'A light client ({args.light:,} requests a round) beside a heavy one, {args.repeat} rounds')
+    def median(key): return [r[key]['median'] for r in rows]
+    def verdict(what, holds): say(f"{what}: {'held' if holds else 'MISSED'}")
+    verdict(f'p99 of the light client at most 10 times its p99 alone, now {max(median("light_ratio")):.1f}',
+        max(median('light_ratio'))<=10)
+    verdict('no request of the light client refused, wrong or lost',
+        not any(r[k]['high'] for r in rows for k in ('light_refused','wrong','lost')))
+    verdict(f"the heavy one keeps 70 % beside it of what it had {'before' if args.before else 'alone'}, "
+        f'now {min(median("heavy_share")):.0%}', min(median('heavy_share'))>=.7)
+    if args.before: verdict(f'and 90 % alone, now {min(median("heavy_kept")):.0%}', min(median('heavy_kept'))>=.9)
+    return dict(table=rows)
+
 PARTS = dict(throughput=measure_throughput, latency=measure_latency, startup=measure_startup,
-    overload=measure_overload, soak=measure_soak)
+    overload=measure_overload, soak=measure_soak, fairness=measure_fairness)
+SEPARATE = 'soak', 'fairness'
 PACKAGES = ('fastapi uvicorn starlette pydantic uvloop httptools onnxruntime tokenizers '
     'litserve torch transformers')
 
@@ -340,13 +431,15 @@ def main():
     p.add_argument('--model', default='models/quickstart', help='a model folder with ONNX files')
     p.add_argument('--shape', choices=['distilbert'],
         help='a random network of this size instead of the model, with its tokenizer')
-    p.add_argument('--part', choices=PARTS, help='all but soak by default')
+    p.add_argument('--part', choices=PARTS, help='all but soak and fairness by default')
     p.add_argument('--repeat', type=int, default=5)
     p.add_argument('--seconds', type=float, default=10, help='of each measurement')
     p.add_argument('--crowd', type=float, default=60, help='seconds of the overload')
     p.add_argument('--minutes', type=float, default=30, help='of the soak')
     p.add_argument('--requests', type=int, default=10_000, help='mixed ones, before memory is read')
     p.add_argument('--texts', type=int, default=2000)
+    p.add_argument('--light', type=int, default=2000, help='requests of the light client in a round of fairness')
+    p.add_argument('--before', help='another checkout, whose throughput for a heavy client alone is the reference')
     args = p.parse_args()
     if not (Path(args.model)/'sentiment_nb.json').is_file():
         p.error(f'there is no model folder {args.model}: make one with `sentiment-nb quickstart`')
@@ -358,7 +451,7 @@ def main():
             args.model = export_distilbert(args.model, work)
         write_texts(args.model, file, args.texts)
         suffix = f'-{args.shape}' if args.shape else ''
-        for part in [args.part] if args.part else [n for n in PARTS if n!='soak']:
+        for part in [args.part] if args.part else [n for n in PARTS if n not in SEPARATE]:
             save('service', args, PACKAGES, PARTS[part](args, file), part=part+suffix)
 
 if __name__=='__main__': main()

@@ -18,8 +18,9 @@ __all__ = ['REQUEST_TOKENS', 'PREFIX', 'Names', 'Seconds', 'OTHER_VARIABLES', 'E
 import asyncio, gc, hashlib, hmac, json, logging, logging.config, math, os, queue, re
 import secrets, signal, threading, time, traceback
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from collections import Counter as Tally
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache, partial
@@ -115,6 +116,7 @@ class Settings(BaseSettings):
     deadline:Annotated[Seconds, Field(gt=0)] = Field(20, description='Seconds from the head of a request to its answer, '
         'and for the answers that are left at the end')
     drain:Seconds = Field(3, description='Seconds after SIGTERM in which requests are still accepted, while `/readyz` says 503')
+    metrics_port:Annotated[int, Field(ge=1, le=65535)]|None = Field(None, description='Port for `/metrics` alone, without a key')
     cors_origins:Annotated[str, AfterValidator(_check_origins)] = Field('', description='Origins of web pages that may send '
         'requests from a browser, such as https://example.org, separated by commas; none by default')
 
@@ -171,7 +173,7 @@ ERRORS = {
     504: 'deadline_exceeded'} # Error type of each status
 
 STATUS_DESCRIPTIONS = {
-    400: 'The body is not JSON',
+    400: 'The body is not JSON, or the request is no valid HTTP',
     401: 'No API key, or an unknown one',
     404: 'No such path',
     405: 'Wrong method for this path',
@@ -272,8 +274,7 @@ class PredictResponse(BaseModel):
     truncated:bool = Field(description='Whether the text was longer than the model reads')
     model:str
     unfamiliar:bool = Field(False, description=f'There and true where {UNFAMILIAR}')
-    evidence:list[Attribution] = Field([], description='With `explain`: each part of the text, '
-        'and by how much it speaks for the answer')
+    evidence:list[Attribution] = Field([], description='With `explain`: by how much each part speaks for the answer')
 
 class BatchPredictResponse(BaseModel):
     "One prediction for each text, in their order"
@@ -307,22 +308,20 @@ class Metrics:
         gauge = partial(_metric, Gauge, self.registry)
         histogram = partial(_metric, Histogram, self.registry)
         self.requests = counter('requests', 'Requests by path and status; 499: the client disconnected', 'path', 'status')
-        self.seconds = histogram('request_seconds', 'From the head of a request to its answer', 'path',
+        self.seconds = histogram('request_duration_seconds', 'From the head of a request to its answer', 'path',
             buckets=(.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30))
-        self.rejected = counter('rejected', 'Requests that were rejected, by type of the error', 'type')
-        self.log_dropped = counter('log_dropped', 'Lines of the log that were lost, because its reader or disk took no more')
+        self.rejected = counter('requests_rejected', 'Requests that were rejected, by type of the error', 'type')
+        self.log_dropped = counter('log_lines_dropped', 'Lines of the log that were lost, because its reader or disk took no more')
         self.in_flight = gauge('requests_in_flight', 'Requests that are being answered')
-        self.model = _metric(Info, self.registry, 'model', 'What answers')
+        self.model = _metric(Info, self.registry, 'model', 'Name and engine of the model, and version of the package')
         self.queue = gauge('queue_texts', 'Texts in the queue')
-        self.wait = gauge('queue_seconds', 'Estimated time until the queue is empty')
+        self.wait = gauge('queue_wait_seconds', 'Estimated time until the queue is empty')
         self.batch = histogram('batch_texts', 'Texts in a batch', buckets=(1, 2, 4, 8, 16, 32, 64, 128))
         self.tokens = counter('tokens', 'Tokens of the texts, before truncation')
-        self.truncated = counter('truncated', 'Texts longer than the model reads')
-        self.uncertain = counter('uncertain', 'Predictions with more than one plausible class, or none')
-        self.length = histogram('text_tokens', 'Tokens of a text, before truncation',
-            buckets=(8, 16, 32, 64, 128, 256, 512, 1024))
-        self.confidence = histogram('confidence', 'Confidence of the predictions', 'label',
-            buckets=(.5, .6, .7, .8, .9, .95, .99, 1))
+        self.truncated = counter('texts_truncated', 'Texts longer than the model reads')
+        self.uncertain = counter('predictions_uncertain', 'Predictions with more than one plausible class, or none')
+        self.length = histogram('text_tokens', 'Tokens of a text, before truncation', buckets=(8, 16, 32, 64, 128, 256, 512, 1024))
+        self.confidence = histogram('confidence_ratio', 'Confidence of the predictions', 'label', buckets=(.5, .6, .7, .8, .9, .95, .99, 1))
         ProcessCollector(registry=self.registry)
 
     def watch(self,
@@ -367,14 +366,14 @@ def authenticate(
 # %% ../nbs/26_api.ipynb #ba694711
 def client_id(
     scope:dict, # ASGI scope of the request
-) -> str: # An address, the /64 network of an IPv6 address, or 'unknown'
+) -> str: # An address, or a network: /64 in IPv6, 127.0.0.0/8 of this machine; or 'unknown'
     "The client of a request, by the address of the connection"
     host = (scope.get('client') or ('unknown',))[0].partition('%')[0]
     try: address = ip_address(host)
     except ValueError: return 'unknown' # a Unix socket, or a header that a careless proxy passed on
     address = getattr(address, 'ipv4_mapped', None) or address
-    if address.version==4: return str(address)
-    return str(ip_network((address, 64), strict=False))
+    if address.version==4 and not address.is_loopback: return str(address)
+    return str(ip_network((address, 8 if address.version==4 else 64), strict=False))
 
 # %% ../nbs/26_api.ipynb #e053cc20
 def _find_handlers():
@@ -398,6 +397,7 @@ class Service:
         self.rate = RateLimit(settings.rate_limit)
         self.allowed_hosts = {n.lower() for n in _split(settings.allowed_hosts)}
         self.draining = False
+        self.metrics_port = None # where `/metrics` is, if it has a port of its own
 
     def charge(self,
         exchange:'Exchange', # The request, with its client
@@ -496,16 +496,19 @@ def parse_body(
     body:bytes, # JSON
 ) -> BaseModel: # An instance of `model`
     "Parse and validate a body; status 400 or 422 if it is not valid"
+    gc.disable() # it would search a hundred thousand lists again and again
     try: return model.model_validate(_drop_unknown(model, json.loads(body)))
     except ValidationError as e: raise HTTPException(422, format_validation_error(e)) from None
     except (ValueError, RecursionError): raise HTTPException(400, 'the body is not JSON') from None
+    finally: gc.enable()
 
 # %% ../nbs/26_api.ipynb #18de57a3
 def check_content(
     headers:dict[bytes,bytes], # Of the request, names in lower case
 ):
     "Reject a body that is compressed or not declared as JSON"
-    if headers.get(b'content-encoding', b'identity').lower()!=b'identity':
+    codings = headers.get(b'content-encoding', b'identity'), headers.get(b'transfer-encoding', b'chunked')
+    if tuple(c.lower() for c in codings)!=(b'identity', b'chunked'):
         raise HTTPException(415, 'the body is compressed: send plain JSON, without Content-Encoding')
     content_type = headers.get(b'content-type', b'').partition(b';')[0].strip().lower()
     if content_type!=b'application/json':
@@ -591,8 +594,8 @@ class RequestGuard:
         self.service = service
         self.endpoints = endpoints
         self.paths = PATHS | endpoints.keys()
-        self.bytes_held = 0 # of all bodies in memory
-        self.held_by = Tally() # the same for each client
+        self.held_by = Tally() # bytes of the bodies in memory, for each client
+        self.parser = ThreadPoolExecutor(1, 'parser') # one, since a large body takes many times its bytes while it is parsed
 
     async def __call__(self, scope, receive, send):
         if scope['type']!='http': return await self.app(scope, receive, send)
@@ -633,10 +636,8 @@ async def _send(self:RequestGuard, exchange, send, message):
 _CSP = "default-src 'none'; frame-ancestors 'none'" # an answer is data: whoever shows it as a page runs nothing in it
 _CSP_DOCS = "default-src 'self' data: 'unsafe-inline'; frame-ancestors 'none'" # FastAPI's page starts its script within
 _POLICIES = [
-    (b'x-content-type-options', b'nosniff'),
-    (b'x-frame-options', b'DENY'),
-    (b'referrer-policy', b'no-referrer'),
-    (b'cache-control', b'no-store')]
+    (b'x-content-type-options', b'nosniff'), (b'x-frame-options', b'DENY'),
+    (b'referrer-policy', b'no-referrer'), (b'cache-control', b'no-store')]
 
 @patch
 def _new_headers(self:RequestGuard, exchange, headers):
@@ -684,6 +685,9 @@ def _authenticate(self:RequestGuard, exchange, scope):
 @patch
 def _check_host(self:RequestGuard, exchange, scope):
     "Reject a name that this service does not answer to, since any page's name may be led here (DNS rebinding)"
+    n_names = sum(name==b'host' for name,_ in scope['headers'])
+    if n_names>1 or not n_names and scope['http_version']!='1.0':
+        raise HTTPException(400, 'HTTP/1.1 wants one header Host') # RFC 9112, 3.2
     names = self.service.allowed_hosts
     at_loopback = is_loopback((scope.get('server') or ('',))[0])
     if '*' in names or not (names or at_loopback): return
@@ -692,9 +696,18 @@ def _check_host(self:RequestGuard, exchange, scope):
     raise HTTPException(421, f'called by a name that this service does not answer to: list it in {PREFIX}ALLOWED_HOSTS')
 
 @patch
+def _has_own_port(self:RequestGuard, exchange, scope):
+    "Whether a request came to the port of the metrics, which has nothing else, nor are they elsewhere then"
+    if not (port := self.service.metrics_port): return False
+    arrived = port==(scope.get('server') or (None, None))[1]
+    if arrived!=(exchange.path=='/metrics'): raise HTTPException(404, 'no such path on this port')
+    return arrived
+
+@patch
 def _check(self:RequestGuard, exchange, scope):
     "Check the name by which the service is called, authenticate the client, and charge its rate limit"
     self._check_host(exchange, scope)
+    if self._has_own_port(exchange, scope): return
     if exchange.path in PUBLIC_PATHS or exchange.path.startswith(DOCS_ASSETS): return
     self._authenticate(exchange, scope)
     self.service.charge(exchange, REQUEST_TOKENS)
@@ -713,7 +726,7 @@ async def _post(self:RequestGuard, exchange, scope, receive, send):
         async with cancel_on_disconnect(exchange, receive):
             schema,endpoint = self.endpoints[exchange.path]
             parse = partial(parse_body, schema, bytes(body))
-            fields = await asyncio.to_thread(parse) if len(body)>LARGE_BODY else parse()
+            fields = await asyncio.wrap_future(self.parser.submit(parse)) if len(body)>LARGE_BODY else parse()
             response = await endpoint(fields, Request(scope))
             exchange.responding = True
             await response(scope, receive, send)
@@ -722,7 +735,6 @@ async def _post(self:RequestGuard, exchange, scope, receive, send):
 @patch
 def _hold(self:RequestGuard, client, n):
     "Count bytes of bodies that are in memory"
-    self.bytes_held += n
     self.held_by[client] += n
     if not self.held_by[client]: del self.held_by[client]
 
@@ -731,7 +743,7 @@ def _check_length(self:RequestGuard, client, n):
     "Reject a body of more than `max_body` bytes, and one of a client that holds more than is free (Choudhury and Hahne 1998, doi:10.1109/90.664262)"
     max_body = self.service.settings.max_body
     if n>max_body: raise HTTPException(413, f'the body is longer than {max_body:,} bytes: send less at a time')
-    if self.held_by[client]>BODIES*max_body-self.bytes_held:
+    if self.held_by[client]>BODIES*max_body-self.held_by.total():
         raise HTTPException(503, 'too many long bodies of this client at a time: try again later', retry_after())
 
 @patch
@@ -808,7 +820,7 @@ LOGGING = {
         'uvicorn.access': _log_to()}} # For `logging.config.dictConfig`
 
 # %% ../nbs/26_api.ipynb #60349df6
-router = APIRouter(responses=describe_errors(421))
+router = APIRouter(responses=describe_errors(400, 421))
 COMMON_ERRORS = describe_errors(401, 404, 405, 429, 500, 503, 504) # Of every path that needs a key
 POST_ERRORS = COMMON_ERRORS | describe_errors(400, 408, 413, 415, 422) # … and takes a body
 _HF_ERRORS = POST_ERRORS | describe_errors(*POST_ERRORS, model=HfErrorResponse)
@@ -910,6 +922,8 @@ async def lifespan(
     "Load and warm up the model, and serve until the service is stopped"
     logging.config.dictConfig(LOGGING)
     s = app.state.service
+    if s.settings.metrics_port!=s.metrics_port:
+        raise InputError(f'{PREFIX}METRICS_PORT is for `sentiment-nb serve`, which alone opens that port: unset it')
     for handler in logging.getLogger('sentiment_nb').handlers: handler.on_drop = s.metrics.log_dropped.inc
     s.predictor = s.predictor or Predictor(s.settings.model)
     s.batcher = Batcher(s.predictor, s.settings.max_wait, on_batch=s.metrics.batch.observe)
@@ -957,10 +971,9 @@ def _openapi(service, make_schema):
 
 def _allow_origins(app, origins):
     "Let web pages from other origins send requests (CORS)"
-    origins = [o.strip() for o in origins.split(',') if o.strip()]
     sent = ['authorization','x-api-key','content-type','x-request-id','traceparent']
     shown = ['x-request-id','retry-after','ratelimit','ratelimit-policy']
-    if origins: app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=['GET','POST'],
+    if origins: app.add_middleware(CORSMiddleware, allow_origins=_split(origins), allow_methods=['GET','POST'],
         allow_headers=sent, expose_headers=shown)
 
 def make_app(
@@ -1007,14 +1020,17 @@ def serve_api(
     logging.config.dictConfig(LOGGING)
     check_anonymous(settings, host)
     app = make_app(settings, Predictor(settings.model))
+    app.state.service.metrics_port = settings.metrics_port
     if not is_loopback(host): app.state.service.allowed_hosts = app.state.service.allowed_hosts or {'*'}
     config = uvicorn.Config(app, http=TimeoutHttpProtocol, ws='none', lifespan='on',
         log_config=None, access_log=False, server_header=False,
+        forwarded_allow_ips=os.environ.get('FORWARDED_ALLOW_IPS', ''), # uvicorn would believe any program on this machine
         timeout_keep_alive=30, timeout_graceful_shutdown=math.ceil(settings.deadline))
     _raise_file_limit()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda number, frame: None) # uvicorn raises it again at the end, which then is an orderly one
-    with bind_socket(host, port) as sock:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(bind_socket(host, p)) for p in (port, settings.metrics_port) if p is not None]
         address = f'[{host}]' if ':' in host else host
-        logger.info('listening', extra={'url': f'http://{address}:{sock.getsockname()[1]}'})
-        uvicorn.Server(config).run([sock])
+        logger.info('listening', extra={'url': f'http://{address}:{sockets[0].getsockname()[1]}'})
+        uvicorn.Server(config).run(sockets)

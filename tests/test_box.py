@@ -1,8 +1,10 @@
 "The image and where it runs: files that linters and the vendors' own schemas accept, and a container built for real."
+import configparser
 import gzip
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,8 @@ import pytest
 import yaml
 from conftest import root
 from huggingface_hub import metadata_load
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import sentiment_nb
 from sentiment_nb import api, cli
@@ -100,6 +104,59 @@ def test_variables_are_known_and_digests_are_asked_for():
 def test_images_carry_the_version():
     versions = re.findall(r'\S+/sentiment-api:(\S+?)[\s",]', read_deploy())
     assert len(versions)==6 and set(versions)=={sentiment_nb.__version__}
+
+# What a release is made of
+
+locks = sorted((deploy/'locks').glob('*.txt'))
+PIN = re.compile(r'^([\w.-]+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$', re.MULTILINE)
+
+def pins(path):
+    "The version of each package of a file; whatever else stands in it is an error"
+    text = path.read_text()
+    pinned = {canonicalize_name(name): version for name,version,_ in PIN.findall(text)}
+    assert not re.sub(r'^#.*$', '', PIN.sub('', text), flags=re.MULTILINE).strip() and pinned
+    return pinned
+
+def needs(*extras):
+    "Names of what the package needs on Linux, by settings.ini"
+    settings = configparser.ConfigParser()
+    settings.read(root/'settings.ini')
+    lists = [settings['DEFAULT'][name] for name in ('requirements', *(f'{e}_requirements' for e in extras))]
+    return {canonicalize_name(Requirement(r).name) for r in shlex.split(' '.join(lists))}
+
+def test_locks_hold_what_is_needed():
+    "Each file by its hashes, and each version the one that was tested: `make locks` after `make constraints`"
+    assert [p.name for p in locks]==['api.txt', 'app.txt', 'build.txt', 'tools.txt']
+    tested = {canonicalize_name(line.split('==')[0]): line.split('==')[1]
+        for line in (root/'constraints.txt').read_text().splitlines() if '==' in line}
+    for lock in locks: assert not {n: v for n,v in pins(lock).items() if tested.get(n, v)!=v}, lock
+    assert needs()<=pins(deploy/'locks'/'api.txt').keys() and needs('app')<=pins(deploy/'locks'/'app.txt').keys()
+    assert not {'torch', 'transformers'} & pins(deploy/'locks'/'app.txt').keys()
+
+def test_the_image_installs_by_hashes_only():
+    "Nothing is downloaded beside them; the base has a digest, or the tag that `make base-image` gives one"
+    text = (root/'Dockerfile').read_text().replace('\\\n', '')
+    installs = re.findall(r'pip (?:--python \S+ )?install ([^&\n]*)', text)
+    assert len(installs)==4
+    assert all('--require-hashes --only-binary :all:' in i or '--no-deps --no-build-isolation .' in i for i in installs)
+    assert re.search(r'^ARG BASE=python:3\.11-slim-bookworm(@sha256:[0-9a-f]{64})?$', text, re.MULTILINE)
+
+workflows = sorted((root/'.github'/'workflows').glob('*.yml'))
+
+@pytest.mark.parametrize('path', workflows, ids=lambda p: p.stem)
+def test_workflows(path):
+    "By GitHub's schema; each action by its commit, whose version stands beside it; no right but to read, unless a job says so"
+    tool('check-jsonschema', '--builtin-schema', 'vendor.github-workflows', path)
+    text = path.read_text()
+    for action,version in re.findall(r'uses: (\S+)(?: (.*))?', text):
+        if action.startswith('./'): continue
+        assert re.fullmatch(r'[\w./-]+@[0-9a-f]{40}', action) and re.fullmatch(r'# v\d+\.\d+\.\d+', version), action
+    assert yaml.safe_load(text)['permissions']=={'contents': 'read'}
+
+def test_same_action_same_commit():
+    "One version of each in all workflows"
+    used = set(re.findall(r'uses: ([\w./-]+)@(\w+)', ' '.join(p.read_text() for p in workflows)))
+    assert len(used)==len({name for name,_ in used})
 
 # What the vendors publish
 
@@ -277,8 +334,9 @@ def test_only_what_is_needed_gets_in(podman, image, tmp_path):
     podman('build', '--isolation', 'chroot', '--file', tmp_path/'Dockerfile', '--tag', 'localhost/context',
         podman.context)
     seen = list_files(podman, 'localhost/context', '/context')
-    assert {p.partition('/')[0] for p in seen}=={'Dockerfile', 'LICENSE', 'README.md', 'constraints.txt',
+    assert {p.partition('/')[0] for p in seen}=={'Dockerfile', 'LICENSE', 'README.md', 'deploy',
         'settings.ini', 'setup.py', 'models', 'sentiment_nb'}
+    assert {p for p in seen if p.startswith('deploy/')}=={f'deploy/locks/{p.name}' for p in (deploy/'locks').iterdir()}
     assert not [p for p in seen if '__pycache__' in p or Path(p).name.startswith('.') or p.endswith('.safetensors')]
     model = podman.context/'models/model'
     assert (model/'onnx/model_int8.onnx').exists() # so nobody needs the float file
