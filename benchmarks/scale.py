@@ -47,7 +47,8 @@ def varied(texts, n, seed):
 
 def resident():
     "Resident memory of this process, in MB"
-    with open('/proc/self/status') as f: return next(int(line.split()[1]) for line in f if line.startswith('VmRSS'))/1024
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith('VmRSS'))/1024
 
 def run_child(model, source, out):
     "Predict a file, and print the seconds and the resident memory over the rows"
@@ -101,9 +102,10 @@ def make_input(work, args):
 
 def leave_alone(work, args):
     seconds, printed = finish(work, 'alone.csv')
-    memory = [mb for rows,mb in printed['memory'] if rows>=50_000]
-    return dict(seconds=seconds, memory=printed['memory'][::max(1, len(printed['memory'])//100)], mb_at_50_000=memory[0],
-        mb_afterwards=[min(memory), max(memory)], sha256=digest(work/'alone.csv'))
+    memory = printed['memory']
+    later = [mb for rows,mb in memory if rows>=50_000]
+    return dict(seconds=seconds, memory=memory[::max(1, len(memory)//100)], mb_at_50_000=later[0],
+        mb_afterwards=[min(later), max(later)], sha256=digest(work/'alone.csv'))
 
 def kill_three_times(work, args):
     shares = sorted(random.Random(args.seed).uniform(.05, .9) for _ in range(4))
@@ -112,7 +114,8 @@ def kill_three_times(work, args):
     finish(work, 'killed.csv')
     ids = [int(row['id']) for row in read_rows(work/'killed.csv', 'text')[2]]
     left = [p.name for p in work.glob('killed*')]
-    return dict(killed_at_rows=killed, sha256=digest(work/'killed.csv'), in_order=ids==list(range(args.rows)), left=left)
+    in_order = ids==list(range(args.rows))
+    return dict(killed_at_rows=killed, sha256=digest(work/'killed.csv'), in_order=in_order, left=left)
 
 def kill_at_65(work, args):
     rows = kill_at(work, 'late.csv', .65*args.rows)
@@ -158,9 +161,10 @@ def measure_throughput(args):
         seconds = {n: [] for n in jobs}
         for _ in range(args.repeats):
             for name,job in jobs.items(): seconds[name].append(timed(job))
-    table = [dict(way=n, seconds=spread(s), texts_per_second=round(args.rows/statistics.median(s))) for n,s in seconds.items()]
+    medians = {n: statistics.median(s) for n,s in seconds.items()}
+    table = [dict(way=n, seconds=spread(seconds[n]), texts_per_second=round(args.rows/m)) for n,m in medians.items()]
     print_table(table, f'{args.rows:,} texts')
-    share = statistics.median(seconds['in memory'])/statistics.median(seconds['from file to file'])
+    share = medians['in memory']/medians['from file to file']
     say(f'\nfrom file to file: {share:.1%} of the throughput in memory')
     return dict(seconds=seconds, share=share)
 

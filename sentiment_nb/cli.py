@@ -704,8 +704,8 @@ def _is_begun(out=None, shard=None, **_):
     "Whether an interrupted prediction of a file has left finished parts"
     from sentiment_nb.scale import MANIFEST
     place = Path(out or '.')
-    folders = place.with_name(f'{place.name}.shards').glob('*.partial') if shard else [place.with_name(f'{place.name}.partial')]
-    return any((folder/MANIFEST).exists() for folder in folders)
+    if shard: return any(Path(f'{place}.shards').glob(f'*.partial/{MANIFEST}'))
+    return Path(f'{place}.partial', MANIFEST).exists()
 
 def _hold_output(func, out=None, **_):
     "The place of a result, reserved; `predict` holds its own, since several shards work on one"

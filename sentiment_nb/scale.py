@@ -20,7 +20,8 @@ from tqdm import tqdm
 from . import __version__
 from .core import InputError, batched, cache_dir, check_positive, sha256_file, write_json, write_text
 from .inference import predict_rows, result_types
-from .tables import PACKED, READ_ONLY, TABLES, open_bytes, read_rows, result_columns, table_suffix, write_rows
+from .tables import PACKED, READ_ONLY, TABLES, open_bytes, read_rows
+from .tables import result_columns, table_suffix, write_rows
 
 # %% ../nbs/23_scale.ipynb #5ca1e008
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def _read_records(path):
         size += len(line)
     return records, size
 
+# %% ../nbs/23_scale.ipynb #5ca1e117
 class Manifest:
     "What a run works on, and the parts that it has finished"
     def __init__(self,
@@ -214,12 +216,15 @@ def _file_difference(old, new):
         if a['size']!=b['size']: return f"when {b['name']} had {a['size']:,} bytes, and now it has {b['size']:,}"
         if a['version']!=b['version']: return f"before {b['name']} was changed"
 
+def _model_key(model):
+    "What tells models apart: all but the name, if they have a hash"
+    return {k: v for k,v in model.items() if k!='name' or 'sha256' not in model}
+
 def _difference(old, new):
     "How two descriptions of work differ, or None"
     if old['version']!=new['version']: return f"by version {old['version']}, and this is {new['version']}"
-    models = old['model'], new['model']
-    if any({**m, 'name': m.get('sha256', m['name'])}!={**models[1], 'name': models[1].get('sha256', models[1]['name'])} for m in models):
-        return "with the model {}, and now it is {}".format(*map(_model_line, models))
+    if _model_key(old['model'])!=_model_key(new['model']):
+        return f"with the model {_model_line(old['model'])}, and now it is {_model_line(new['model'])}"
     for name,value in new['settings'].items():
         if old['settings'].get(name)!=value: return f"with {name} {old['settings'].get(name)}, and now it is {value}"
     return _file_difference(old['input'], new['input'])
@@ -445,7 +450,11 @@ class Progress:
             self.last = now
             print(self.line(rows, total, now), file=self.stream, flush=True)
 
-    def line(self, rows, total, now): # numbers as in `__call__`, and the time
+    def line(self,
+        rows:int, # Finished
+        total:int|None, # As above
+        now:float, # Time of the line, by `time.monotonic`
+    ) -> str:
         "One line of a log"
         began,before = self.start
         speed = (rows-before)/max(now-began, 1e-9)
@@ -803,7 +812,7 @@ def _merge_into(partial, manifests):
     head = manifests[0].head | {'shard': None}
     suffix = f".{head['settings']['format']}"
     gathered = _gather_parts(manifests, suffix)
-    if not gathered: raise InputError(f"the shards in {manifests[0].path.parents[1]} have no rows: give files with texts")
+    if not gathered: raise InputError(f"the shards of {partial.stem} have no rows: give files with texts")
     merged = Manifest(partial/MANIFEST)
     merged.append(head)
     merged.columns = next(m.columns for m in manifests if m.columns)
@@ -860,14 +869,14 @@ def describe_plan(
     "What a command would do"
     sizes = [f.size for f in work.files]
     estimates = [estimate_rows(f) for f in work.files]
-    known = None not in estimates
+    is_counted = None not in estimates
     rows = _total(work)
-    n_parts = sum(-(-n//work.part_rows) for n in estimates) if known else None
+    n_parts = sum(-(-n//work.part_rows) for n in estimates) if is_counted else None
     finished = Manifest(work.place.with_name(work.place.name + '.partial')/MANIFEST).total('rows')
     speed = last_speed(model)
     return {'files': len(work.files), 'bytes': None if None in sizes else sum(sizes), 'rows': rows,
         'parts': n_parts and round(n_parts/(work.shard[1] if work.shard else 1)), 'finished': finished,
-        'rows_per_second': speed, 'seconds': (rows-finished)/speed if speed and known else None}
+        'rows_per_second': speed, 'seconds': (rows-finished)/speed if speed and is_counted else None}
 
 def format_plan(
     plan:dict, # From `describe_plan`

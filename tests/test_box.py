@@ -193,7 +193,9 @@ def test_job_fits_kubernetes(tmp_path):
         tool('python', '-c', JOB, folder, input=json.dumps(yaml.safe_load(text)))
     text = (deploy/'job.yaml').read_text()
     check(text)
-    for old,new in (('backoffLimitPerIndex', 'backoffLimitIndex'), ('completions: 16', 'completions: many'), ('claimName', 'claim')):
+    mistakes = {'backoffLimitPerIndex': 'backoffLimitIndex', 'completions: 16': 'completions: many',
+        'claimName': 'claim'}
+    for old,new in mistakes.items():
         with pytest.raises(AssertionError): check(text.replace(old, new))
 
 TYPED = '''import type {BuildConfig, DeployConfig} from 'railway/iac'

@@ -252,7 +252,8 @@ def test_a_file_may_grow_too_large(begun, tiny, workdir):
 
 # Shards
 
-@pytest.mark.parametrize('name, n, out', [('a.csv', 3, 'b.parquet'), ('a.csv', 16, 'b'), ('in', 4, 'b.csv'), ('in', 16, 'b')])
+@pytest.mark.parametrize('name, n, out', [
+    ('a.csv', 3, 'b.parquet'), ('a.csv', 16, 'b'), ('in', 4, 'b.csv'), ('in', 16, 'b')])
 def test_shards_merge_to_the_whole(name, n, out, linear, workdir):
     "By part and by file, also where there are more shards than parts"
     source = write_input(name, 1000)
@@ -358,7 +359,8 @@ def s3(tmp_path_factory):
     server.stop()
 
 @pytest.mark.slow
-@pytest.mark.parametrize('source, n_files', [('s3://texts/{}', 12), ('s3://texts/{}/*.parquet', 12), ('s3://texts/{}/003.parquet', 1)])
+@pytest.mark.parametrize('source, n_files', [
+    ('s3://texts/{}', 12), ('s3://texts/{}/*.parquet', 12), ('s3://texts/{}/003.parquet', 1)])
 def test_s3(source, n_files, s3, tiny, shell, workdir):
     "A prefix, a glob and an object; killed, gone on with, and the bytes of the same files on this machine"
     write_input('in', 12_000, files=12)
