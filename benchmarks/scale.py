@@ -108,7 +108,8 @@ def leave_alone(work, args):
         mb_afterwards=[min(later), max(later)], sha256=digest(work/'alone.csv'))
 
 def kill_three_times(work, args):
-    shares = sorted(random.Random(args.seed).uniform(.05, .9) for _ in range(4))
+    rng = random.Random(args.seed)
+    shares = sorted(rng.uniform(.05, .9) for _ in range(4))
     killed = [kill_at(work, 'killed.csv', share*args.rows) for share in shares]
     tear(work, 'killed.csv')
     finish(work, 'killed.csv')
@@ -126,7 +127,7 @@ STEPS = {'input': make_input, 'alone': leave_alone, 'killed': kill_three_times, 
 
 def measure_kills(args):
     work = Path(args.work)
-    work.mkdir(exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     log = work/'steps.json'
     steps = json.loads(log.read_text()) if log.exists() else {}
     for name,step in STEPS.items():
@@ -173,7 +174,7 @@ def main():
     p.add_argument('--part', choices=('kill', 'throughput'), default='kill')
     p.add_argument('--rows', type=int, default=1_000_000)
     p.add_argument('--model', default='models/quickstart', help='of `throughput`')
-    p.add_argument('--work', default='scale-work', help='folder for files and finished steps; delete it to begin anew')
+    p.add_argument('--work', default='data/scale-work', help='folder for files and finished steps; delete it to begin anew')
     p.add_argument('--repeats', type=int, default=3)
     p.add_argument('--seed', type=int, default=0)
     p.add_argument('--child', nargs=3, help=argparse.SUPPRESS)

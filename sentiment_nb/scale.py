@@ -883,12 +883,13 @@ def format_plan(
     work:Work, # What it is about
 ) -> str: # Three lines
     "A plan for a terminal"
-    def number(value): return 'an unknown number of' if value is None else f'about {value:,}'
+    def number(value, noun): return f'an unknown number of {noun}s' if value is None else f"about {value:,} {noun}{'s'*(value!=1)}"
+    out = work.out.relative_to(Path.cwd()) if work.out.is_relative_to(Path.cwd()) else work.out
     size = '' if plan['bytes'] is None else f", {plan['bytes']/1e6:,.1f} MB"
     share = f", of which this is shard {work.shard[0]}/{work.shard[1]}" if work.shard else ''
     lines = [f"read     {plan['files']:,} {'files' if plan['files']>1 else 'file'}{size}{share}",
-        f"predict  {number(plan['rows'])} rows in {number(plan['parts'])} parts, {plan['finished']:,} rows of them are finished",
-        f"write    {work.out}{' (a folder of parts)' if work.is_folder else ''}"]
+        f"predict  {number(plan['rows'], 'row')}, in {number(plan['parts'], 'part')}; {plan['finished']:,} rows are finished",
+        f"write    {out}{' (a folder of parts)' if work.is_folder else ''}"]
     if plan['seconds'] is not None:
         lines.append(f"time     {format_seconds(max(0, plan['seconds']))} at {plan['rows_per_second']:,.0f} rows a second, as last measured")
     else: lines.append('time     unknown: no run has measured this model here' if not plan['rows_per_second'] else 'time     unknown')

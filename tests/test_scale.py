@@ -204,7 +204,7 @@ def test_two_commands_in_one_place(begun, refuses, cli):
 
 def test_dry_run_changes_nothing(begun, cli, workdir):
     with untouched(workdir): done = cli(*begun, '--dry-run')
-    assert done.code==0 and 'about 1,000 rows in about 10 parts, 300 rows of them are finished' in done.out
+    assert done.code==0 and 'about 1,000 rows, in about 10 parts; 300 rows are finished' in done.out
     with untouched(workdir): plan = json.loads(cli(*begun, '--dry-run', '--json').out)
     assert (plan['rows'], plan['parts'], plan['finished'])==(1000, 10, 300)
 
