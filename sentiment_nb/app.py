@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 import streamlit as st
 import sentiment_nb.client as client, sentiment_nb.core as core
-import sentiment_nb.inference as inference, sentiment_nb.tables as tables
+import sentiment_nb.inference as inference, sentiment_nb.scale as scale, sentiment_nb.tables as tables
 
 # %% ../nbs/28_app.ipynb #502d8517
 def find_models(
@@ -268,7 +268,7 @@ def predict_upload(
         on_rows(summary.n)
     predict = partial(model.predict, sleep=sleep) if isinstance(model, client.Client) else model.predict
     chunked = ChunkedPredictor(predict, model.record, on_chunk)
-    try: inference.predict_file(chunked, upload.path, out, column, upload.encoding)
+    try: scale.predict_file(chunked, upload.path, out, column, upload.encoding, overwrite=True)
     except client.ServiceError: raise
     except core.InputError as e: raise convert_error(e, upload.path, upload.name) from None
     return summary

@@ -17,10 +17,9 @@ from pathlib import Path
 from types import UnionType
 from typing import get_args
 from fastcore.docments import docments
-from tqdm import tqdm
 from . import __version__
 from .core import InputError, ModelRecord, cache_dir, find_model, reserve_output, wilson_interval
-from .inference import UNFAMILIAR, Prediction, Predictor, describe_classes, predict_file
+from .inference import UNFAMILIAR, Prediction, Predictor, describe_classes
 from .inference import explain as explain_prediction
 
 # %% ../nbs/29_cli.ipynb #1c3f51e2
@@ -319,8 +318,10 @@ def format_prediction(
     return f"Prediction: {prediction.label} (confidence={prediction.confidence:.2f}{uncertain})\nProbabilities [{names}]: [{values}]"
 
 # %% ../nbs/29_cli.ipynb #3b5f7a02
-def _check_input(text, file, out):
-    "Reject arguments other than a text, or a file and an output file"
+def _check_input(text, file, out, merge):
+    "Reject arguments other than a text, or a file and an output file; to merge, the output alone"
+    if merge and (text is not None or not out): raise InputError('--merge needs --out OUT, as it was given to each --shard')
+    if merge: return
     if (text is None)==(file is None): raise InputError('give either --text "…" or --file IN --out OUT')
     if file and not out: raise InputError(f"--file {file} needs --out, the file to write")
     if text is not None and not text.strip(): raise InputError("--text is empty: give a sentence")
@@ -360,11 +361,29 @@ def _predict_text(predictor, text, explain):
     if isinstance(predictor, Predictor): return predictor.predict(text), explain_prediction(predictor, text)
     return predictor.explain(text)
 
+def _print_plan(predictor, work, as_json):
+    "What a command would do"
+    from sentiment_nb.scale import describe_model, describe_plan, format_plan
+    plan = describe_plan(work, describe_model(predictor))
+    print(_dumps(plan) if as_json else format_plan(plan, work))
+
+def _predict_file(predictor, file, out, options):
+    "Predict a file with a bar, or with a line a minute where nobody watches"
+    from sentiment_nb.scale import Progress, predict_file
+    progress = Progress()
+    try: n = predict_file(predictor, file, out, **options, report=progress)
+    finally: progress.close()
+    _print_note(predictor.record.labels)
+    return n
+
+def _print_rows(n, out, as_json): print(_dumps({'rows': n, 'out': out}) if as_json else f"{n:,} rows written to {out}")
+
+# %% ../nbs/29_cli.ipynb #3b5f7a13
 def predict(
     model:str|None=None, # Model folder; by default $SENTIMENT_NB_MODEL, models/quickstart, or the installed one
     text:str|None=None, # One text
-    file:str|None=None, # CSV, TSV, JSON Lines, Parquet, or text with one text in each line
-    out:str|None=None, # File to write for --file: .csv (commas, UTF-8), .tsv, .jsonl or .parquet. All columns stay; a new one whose name is taken is called predicted_NAME
+    file:str|None=None, # CSV, TSV, JSON Lines, Parquet, or text with one text in each line, packed as .gz, .bz2, .zst or .zip or not; a folder or a glob of them; or a URL, as s3://…
+    out:str|None=None, # File to write for --file: .csv (commas, UTF-8), .tsv, .jsonl or .parquet; without a suffix a folder of parts. All columns stay; a new one whose name is taken is called predicted_NAME. Unfinished work stands in OUT.partial, and the same command goes on with it
     text_column:str|None=None, # Column of --file that holds the texts
     encoding:str|None=None, # Of --file; detected by default
     delimiter:str|None=None, # Of a CSV file; detected by default
@@ -373,16 +392,26 @@ def predict(
     level:float=.95, # Confidence level of the prediction sets, 0.50 to 0.99; a prediction is uncertain unless its set has exactly one class
     explain:bool=False, # With --text: also the contribution of each word, found by leaving it out
     json:bool=False, # Print one JSON object
+    format:str|None=None, # Of the parts in a folder: csv, tsv, jsonl or parquet; by default that of --file
+    part_rows:int=8192, # Rows of a part of --file: what a kill costs at most
+    shard:str|None=None, # As 3/16: work on this share of --file alone
+    merge:bool=False, # Join the shards of --out, in order, and delete them
+    overwrite:bool=False, # Begin --file anew where other work was begun
+    dry_run:bool=False, # Say what would be done with --file: rows, parts, time
     api:str|None=None, # Address of a running `serve` to ask instead of a model, as http://127.0.0.1:8000; its key is taken from $SENTIMENT_NB_KEY
 ):
     "Label, confidence and probabilities of a text, or of every row of a file"
-    _check_input(text, file, out)
+    _check_input(text, file, out, merge)
+    if merge:
+        from sentiment_nb.scale import merge_shards
+        return _print_rows(merge_shards(out), out, json)
     predictor = _open_model(model, api, level)
-    if file:
-        bar = partial(tqdm, desc='predicting', unit='text', disable=None)
-        n = predict_file(predictor, file, out, text_column, encoding, delimiter, quoting, header, bar)
-        _print_note(predictor.record.labels)
-        return print(_dumps({'rows': n, 'out': out}) if json else f"{n:,} rows written to {out}")
+    options = dict(text_column=text_column, encoding=encoding, delimiter=delimiter, quoting=quoting, header=header)
+    options |= dict(format=format, part_rows=part_rows, shard=shard)
+    if file and dry_run:
+        from sentiment_nb.scale import plan_work
+        return _print_plan(predictor, plan_work(file, out, **options), json)
+    if file: return _print_rows(_predict_file(predictor, file, out, options | {'overwrite': overwrite}), out, json)
     prediction,evidence = _predict_text(predictor, text, explain)
     if json: return print(_dumps(_prediction_record(predictor, prediction, evidence)))
     print(format_prediction(prediction))
@@ -672,18 +701,30 @@ def _can_resume(model='distilbert', out=None, **_):
     folder = Path(out or f'models/{Path(model).name}').absolute()
     return any(folder.parent.glob(f'.{folder.name}.checkpoints/checkpoint-*'))
 
+def _is_begun(out=None, shard=None, **_):
+    "Whether an interrupted prediction of a file has left finished parts"
+    from sentiment_nb.scale import MANIFEST
+    place = Path(out or '.')
+    if shard: return any(Path(f'{place}.shards').glob(f'*.partial/{MANIFEST}'))
+    return Path(f'{place}.partial', MANIFEST).exists()
+
+def _hold_output(func, out=None, **_):
+    "The place of a result, reserved; `predict` holds its own, since several shards work on one"
+    return nullcontext() if out is None or func is predict else reserve_output(out)
+
 def _run(argv):
     "Parse the arguments, run the command, and return the exit status"
     args = vars(parser().parse_args(argv))
     func = args.pop('_func')
     try:
-        with reserve_output(args['out']) if 'out' in args else nullcontext(): func(**args)
+        with _hold_output(func, **args): func(**args)
     except BrokenPipeError: raise
     except (InputError, OSError) as e: return _fail(_NO_SPACE if _is_full(e) else _error_line(e, func))
     except ModuleNotFoundError as e:
         if (e.name or 'sentiment_nb').split('.')[0] in ('sentiment_nb','fastcore'): return _fail(_unexpected_line(e), 1)
         return _fail(str(_missing_extra('this', e, 'train')))
     except KeyboardInterrupt:
+        if func is predict and _is_begun(**args): print('\nThe same command goes on from the last finished part', file=sys.stderr)
         if func is train and _can_resume(**args): print('\nThe same command with --resume goes on from the last checkpoint', file=sys.stderr)
         return 130
     except Exception as e:

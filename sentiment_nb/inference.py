@@ -6,14 +6,14 @@
 __all__ = ['ENGINES', 'UNFAMILIAR', 'FLOAT_TOLERANCE', 'AGREEMENT', 'SURE_AGREEMENT', 'SURE_MARGIN', 'ACCURACY_LOSS', 'token_ids',
            'pad_batch', 'pack_batches', 'choose_engine', 'Prediction', 'describe_classes', 'Predictor', 'has_vnni',
            'word_spans', 'Attribution', 'leave_one_out', 'score_spans', 'explain', 'highlight', 'explain_gradients',
-           'predict_file', 'prune_to_cls', 'calibrate_ranges', 'replace_quantizers', 'fuse_matmuls',
+           'predict_rows', 'result_types', 'prune_to_cls', 'calibrate_ranges', 'replace_quantizers', 'fuse_matmuls',
            'feed_forward_products', 'channel_maxima', 'smooth_activations', 'apply_static_ranges', 'quantize',
            'compare_logits', 'export_onnx', 'export_model', 'format_engine', 'exported_quickstart']
 
 # %% ../nbs/14_inference.ipynb #19503e0c
 import hashlib, html, json, logging, os, platform, re, shutil, warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from .core import InputError, ModelRecord, atomic_folder, batched, check_iterabl
 from .core import check_unknown, count_cpus, encode, find_model, linear_logits, read_model_file, softmax
 from .core import verify_checksums, write_checksums
 from .ensemble import cascade_stages, combine, is_unsure, log_probs
-from .tables import read_rows, result_columns, write_rows
+from .tables import result_columns
 import onnxruntime as ort # after `core`, which switches its telemetry off
 
 # %% ../nbs/14_inference.ipynb #50a9cf27
@@ -263,7 +263,9 @@ class Predictor:
         self.record = ModelRecord.load(folder)
         _check_level(level)
         self.name = folder.name
-        self._arguments = folder.absolute(), engine, level, cache
+        self.folder = folder.absolute()
+        self.level = level
+        self._arguments = self.folder, engine, level, cache
         self.threshold = self.record.conformal.get(f'{level:.2f}')
         self.engine = choose_engine(folder, self.record, engine)
         self._unigrams = read_unigrams(folder)
@@ -514,12 +516,6 @@ def explain_gradients(
     return [Attribution(clean[a:b], a, b, score(a, b)) for a,b in word_spans(clean, len(clean))]
 
 # %% ../nbs/14_inference.ipynb #58e643ad
-@dataclass
-class _RowCount:
-    "Numbers of predicted rows, and of those without a text"
-    rows:int = 0
-    empty:int = 0
-
 def _row_text(row, column, place):
     "The text of a row, empty where it has none; a value that is no text is rejected"
     text = row.get(column)
@@ -531,69 +527,40 @@ def _prediction_values(p):
     "The values of a prediction in the order of `result_columns`"
     return [p.label, round(p.confidence, 6), p.uncertain, *(round(v, 6) for v in p.probabilities.values())]
 
-def _predict_rows(predictor, rows, names, column, path, count, progress):
-    "Yield rows with their predictions, none where there is no text, a batch at a time, and update `count`"
+def predict_rows(
+    predictor:Predictor, # A loaded model, or a client of a service
+    rows:Iterable[dict], # Of a table, such as `sentiment_nb.tables.read_rows` gives
+    names:list[str], # The columns of the table
+    column:str, # The one with the texts
+    path:str|Path, # Of the table, for a message
+    first:int=1, # Number of the first row, for a message
+) -> Iterator[dict]: # The rows in their order, each with the columns of `result_columns`
+    """Rows with their predictions, none where there is no text, 2,048 at a time
+
+    ```python
+    >>> next(predict_rows(predictor, [{'text': 'Great crew'}], ['text'], 'text', 'tweets.csv'))['label']
+    'positive'
+    ```
+    """
     columns = result_columns(names, predictor.record.labels)
-    for batch in batched(progress(rows), 2048):
-        texts = [_row_text(row, column, f"{path}, row {i:,}") for i,row in enumerate(batch, count.rows+1)]
+    for batch in batched(rows, 2048):
+        texts = [_row_text(row, column, f"{path}, row {i:,}") for i,row in enumerate(batch, first)]
         for row,text,p in zip(batch, texts, predictor.predict(texts)):
             values = _prediction_values(p) if text.strip() else [None]*len(columns)
             yield row | dict(zip(columns, values))
-        count.rows += len(batch)
-        count.empty += sum(not t.strip() for t in texts)
-    if not count.rows: raise InputError(f"{path} has no rows: give a file with texts")
+        first += len(batch)
 
-def _result_types(types, columns):
+# %% ../nbs/14_inference.ipynb #8b48e4c0
+def result_types(
+    types:object, # Of the columns that were read: an Arrow schema, names of Arrow types, or None; from `read_rows`
+    columns:list[str], # From `result_columns`
+) -> object: # The same with the columns of the predictions: a schema, or names of Arrow types
     "Types of the columns to write: those that were read, and those of a prediction"
     kinds = ['string','float64','bool'] + ['float64']*(len(columns)-3)
     predicted = dict(zip(columns, kinds))
     if types is None or isinstance(types, dict): return (types or {}) | predicted
     import pyarrow as pa # of the schema, which Parquet alone has
     return pa.schema([*types, *(pa.field(name, pa.type_for_alias(kind)) for name,kind in predicted.items())])
-
-def _check_output(path, out):
-    "Reject an output that is the input, under whatever name"
-    if path.exists() and out.exists() and path.samefile(out):
-        raise InputError(f"{out} is the file that is read, and would be replaced: give another --out")
-
-@contextmanager
-def _explain_types(path, out):
-    "Turn Arrow's errors, whose classes cannot be named without importing it, into an `InputError`"
-    try: yield
-    except ValueError as e:
-        if not type(e).__module__.startswith('pyarrow'): raise
-        cause = str(e).splitlines()[0][:120]
-        raise InputError(f"{path} cannot be written as {out.suffix} ({cause}): fix it, or write .jsonl") from None
-
-# %% ../nbs/14_inference.ipynb #8b48e4c0
-def predict_file(
-    predictor:Predictor, # A loaded model
-    path:str|Path, # CSV, TSV, JSON Lines, Parquet, or text with one text in each line
-    out:str|Path, # CSV, TSV, JSON Lines or Parquet to write; replaced if it exists
-    text_column:str|None=None, # None takes `text`, or the only column
-    encoding:str|None=None, # Of a text file; None takes UTF-8, or guesses and warns
-    delimiter:str|None=None, # Of CSV and TSV; None counts in the header
-    quoting:str|None=None, # Of CSV and TSV, one of `sentiment_nb.tables.QUOTING`; None finds it out
-    header:bool=True, # Whether the first row of CSV and TSV names the columns; else they are `column_1` and so on
-    progress:Callable=lambda rows: rows, # Wraps the iterator of rows; `tqdm` for a bar
-) -> int: # Rows written
-    """Predict every row of a file; all columns are kept, and none is overwritten (`result_columns`)
-
-    ```python
-    >>> predict_file(predictor, 'tweets.csv', 'predicted.csv')
-    1000
-    ```
-    """
-    path = Path(path)
-    out = Path(out)
-    count = _RowCount()
-    _check_output(path, out)
-    names,column,rows,types = read_rows(path, text_column, encoding, delimiter, quoting, header)
-    columns = result_columns(names, predictor.record.labels)
-    predicted = _predict_rows(predictor, rows, names, column, path, count, progress)
-    with _explain_types(path, out): write_rows(out, names + columns, predicted, _result_types(types, columns))
-    if count.empty: warnings.warn(f"{path}: no text in {count.empty:,} of {count.rows:,} rows, so no answer for them", stacklevel=2)
-    return count.rows
 
 # %% ../nbs/14_inference.ipynb #9860a56b
 def _next_node(graph, node, matches):

@@ -8,7 +8,7 @@ __all__ = ['TABLES', 'READ_ONLY', 'PACKED', 'QUOTING', 'FORMULA_STARTS', 'open_b
            'escape_formula']
 
 # %% ../nbs/01_tables.ipynb #ec77b920
-import bz2, codecs, csv, gzip, io, json, re, warnings, zipfile, zlib
+import bz2, codecs, csv, gzip, io, json, re, sys, warnings, zipfile, zlib
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from .core import InputError, atomic_file, batched
 # %% ../nbs/01_tables.ipynb #7a10c0df
 TABLES = ('.csv','.tsv','.jsonl','.parquet') # What is read and written
 READ_ONLY = ('.ndjson','.txt') # What is only read
-PACKED = ('.gz','.bz2','.zip') # Ways to pack it
+PACKED = ('.gz','.bz2','.zst','.zip') # Ways to pack it
 
 def _member_name(path, member):
     "The only name in a zip that matches `member`, files that macOS adds left out"
@@ -36,14 +36,24 @@ def _open_member(path, member):
     try: return zipfile.ZipFile(path).open(_member_name(path, member))
     except RuntimeError: raise InputError(f"{path} is protected by a password: unpack it and name the file") from None
 
+def _open_zstandard(path):
+    "Open a file packed by Zstandard (RFC 8878), with Python's own module from 3.14 on"
+    try:
+        if sys.version_info>=(3, 14): from compression import zstd
+        else: from backports import zstd
+    except ModuleNotFoundError:
+        raise InputError(f'{path} is packed by Zstandard, which needs backports.zstd: pip install "sentiment_nb[cloud]"') from None
+    return zstd.open(path)
+
 def open_bytes(
-    path:str|Path, # A file, plain, `.gz`, `.bz2`, or `.zip`
+    path:str|Path, # A file, plain, `.gz`, `.bz2`, `.zst` (needs the extra `cloud`), or `.zip`
     member:str='*', # Which file inside a zip, as a glob
 ) -> BinaryIO: # Of the unpacked content
     "An open binary stream of the file's contents"
     suffix = Path(path).suffix.lower()
     if suffix=='.gz': return gzip.open(path)
     if suffix=='.bz2': return bz2.open(path)
+    if suffix=='.zst': return _open_zstandard(path)
     if suffix=='.zip': return _open_member(path, member)
     return open(path, 'rb')
 
@@ -418,7 +428,8 @@ def _explain_errors(path, form=None, member='*'):
     except OSError as e:
         if isinstance(e, FileNotFoundError): raise InputError(f"{path} does not exist: check the path") from None
         raise InputError(f"{path} cannot be read ({e.strerror or e}): check the file") from None
-    except ValueError as e: # Arrow's errors cannot be named without importing it
+    except Exception as e: # those of Arrow and of Zstandard cannot be named without importing them
+        if type(e).__name__=='ZstdError': raise InputError(f"{path} cannot be unpacked ({e}): fetch it again") from None
         if not type(e).__module__.startswith('pyarrow'): raise
         raise InputError(f"{path} cannot be read ({str(e).splitlines()[0][:120].rstrip('.')}): fetch it again, or save it anew") from None
 

@@ -103,7 +103,7 @@ def test_variables_are_known_and_digests_are_asked_for():
 
 def test_images_carry_the_version():
     versions = re.findall(r'\S+/sentiment-api:(\S+?)[\s",]', read_deploy())
-    assert len(versions)==6 and set(versions)=={sentiment_nb.__version__}
+    assert len(versions)==7 and set(versions)=={sentiment_nb.__version__}
 
 # What a release is made of
 
@@ -219,6 +219,41 @@ def test_ecs_fits_amazons_model(tmp_path):
         with pytest.raises(AssertionError): check(wrong, 'RegisterTaskDefinitionRequest', 'task')
     fargate = {('256','512'), ('256','1024'), ('512','1024'), ('512','2048'), ('1024','2048')}
     assert (task['cpu'], task['memory']) in fargate
+
+def test_shards_of_the_job_are_those_of_the_command():
+    "Each completion index gives a command that the parser takes, and together they are all shards"
+    job = yaml.safe_load((deploy/'job.yaml').read_text())['spec']
+    container, = job['template']['spec']['containers']
+    shards = []
+    for i in range(job['completions']):
+        environment = {'PATH': os.environ['PATH'], 'JOB_COMPLETION_INDEX': str(i)}
+        words = tool(*container['command'], container['args'][0].replace('exec', 'echo'), env=environment).split()
+        shards.append(vars(cli.parser().parse_args(words[1:]))['shard'])
+    assert shards==[f'{i}/16' for i in range(1, 17)]
+
+JOB = """
+import json, sys, types
+for name in ('kubernetes', 'kubernetes.client', 'kubernetes.client.models'): # without what their __init__ imports
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [sys.argv[1] + '/' + name.replace('.', '/')]
+from kubernetes.client.models.v1_job import V1Job
+job = json.load(sys.stdin)
+kept = V1Job.from_dict(job).model_dump(by_alias=True, exclude_none=True, mode='json')
+assert kept==job, 'a field is unknown'
+"""
+
+@pytest.mark.slow
+def test_job_fits_kubernetes(tmp_path):
+    "The models of Kubernetes' own client, made from its published schema: all fields are known, their values of the right type"
+    folder = fetch('kubernetes==37.0.2', tmp_path)
+    def check(text):
+        tool('python', '-c', JOB, folder, input=json.dumps(yaml.safe_load(text)))
+    text = (deploy/'job.yaml').read_text()
+    check(text)
+    mistakes = {'backoffLimitPerIndex': 'backoffLimitIndex', 'completions: 16': 'completions: many',
+        'claimName': 'claim'}
+    for old,new in mistakes.items():
+        with pytest.raises(AssertionError): check(text.replace(old, new))
 
 TYPED = '''import type {BuildConfig, DeployConfig} from 'railway/iac'
 export const file: {$schema: string, build: BuildConfig, deploy: DeployConfig} = '''
