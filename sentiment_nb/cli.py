@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXAMPLES', 'COMMANDS', 'parse_labels', 'prepare', 'train', 'export', 'evaluate', 'suspects', 'adapt', 'check',
-           'distill', 'ensemble', 'format_prediction', 'predict', 'sample', 'share', 'benchmark', 'serve', 'key',
-           'run_app', 'quickstart', 'parser', 'main']
+           'distill', 'ensemble', 'format_prediction', 'predict', 'sample', 'share', 'themes', 'report', 'benchmark',
+           'serve', 'key', 'run_app', 'quickstart', 'parser', 'main']
 
 # %% ../nbs/29_cli.ipynb #36e9485c
 import argparse, codecs, csv, errno, inspect, io, json, os, re, shutil, sys, tempfile, time, traceback, warnings
@@ -506,6 +506,56 @@ def share(
     print(*_share_notes(table, gold, model, columns), sep='\n', file=sys.stderr)
     print(_dumps(report) if json else format_shares(report))
 
+# %% ../nbs/29_cli.ipynb #29e40002
+def themes(
+    scored:str, # Table with probabilities, from `predict --file`
+    model:str|None=None, # Model folder that scores the sentences; by default $SENTIMENT_NB_MODEL, models/quickstart, or the installed one
+    label:str='negative', # Class whose sentences are grouped
+    by:str|None=None, # Shares of the themes for each value of these columns; commas between them
+    date:str|None=None, # Trends by this column with dates
+    every:str='month', # day, week or month
+    aspects:str|None=None, # Aspects that you name, as "delivery: parcel, courier, late*; price: dear"; or a file with one in each line
+    k:int|None=None, # Number of themes; by default the number at which random halves agree best
+    encoder:str='minilm', # What groups by meaning: minilm from the extra quickstart; a model folder with an ONNX file, best a frozen one; or words
+    text_column:str='text', # Column with the texts
+    seed:int=0, # Of everything random
+    json:bool=False, # Print one JSON object: themes and aspects
+):
+    "What the texts of one label are about: themes with shares, trends and quotes"
+    from sentiment_nb.prevalence import group_columns, read_scored
+    from sentiment_nb.themes import find_themes, format_themes, parse_aspects
+    table = read_scored(scored)
+    columns = group_columns(table, by, date, every)
+    named = parse_aspects(aspects)
+    about = find_themes(table, find_model(model), label, columns, date, named, k, encoder, text_column, seed)
+    print(_dumps(about) if json else format_themes(about))
+
+# %% ../nbs/29_cli.ipynb #29e40004
+def report(
+    scored:str, # Table with probabilities, from `predict --file`
+    out:str='report', # Folder to write: report.html, and report.ipynb, the notebook that makes it
+    label:str='negative', # Class in question
+    by:str|None=None, # Columns to compare; commas between them
+    date:str|None=None, # Column with dates
+    every:str='month', # day, week or month
+    labelled:str|None=None, # File from `sample`, with labels in the column gold
+    model:str|None=None, # Model folder that scored the table; with labels, those that it was trained on are refused; without, its confusion matrix corrects the count
+    aspects:str|None=None, # Aspects that you name, as "delivery: parcel, courier, late*", or a file
+    themes:bool=True, # Look for themes, which takes longest
+    k:int|None=None, # Number of themes; by default the number at which random halves agree best
+    encoder:str='minilm', # What groups by meaning: minilm from the extra quickstart, a frozen model's folder, or words
+    text_column:str='text', # Column with the texts
+    title:str|None=None, # Of the page
+    seed:int=0, # Of everything random
+):
+    "One page for those who asked: share over time and by group, changes in words, themes with quotes, and how sure it is"
+    from sentiment_nb.report import gather_answers, save_report, summarize
+    choices = dict(labelled=labelled, model=model, aspects=aspects, themes=themes, k=k, encoder=encoder)
+    answers = gather_answers(scored, label, by, date, every, text_column=text_column, seed=seed, **choices)
+    folder = save_report(answers, out, title)
+    print(*summarize(answers), *answers.notes, sep='\n')
+    print(f"written to {folder}: report.html, and report.ipynb, which makes it again in JupyterLab")
+
 # %% ../nbs/29_cli.ipynb #94300dc1
 def _default_sources():
     "The embedded tweets, and IMDb where there is a local copy"
@@ -637,7 +687,7 @@ def quickstart(
 # %% ../nbs/29_cli.ipynb #42e889e0
 COMMANDS = {'quickstart': quickstart, 'prepare': prepare, 'train': train, 'evaluate': evaluate,
     'suspects': suspects, 'adapt': adapt, 'check': check, 'distill': distill, 'ensemble': ensemble, 'export': export,
-    'predict': predict, 'sample': sample, 'share': share,
+    'predict': predict, 'sample': sample, 'share': share, 'themes': themes, 'report': report,
     'benchmark': benchmark, 'serve': serve, 'app': run_app, 'key': key} # Name in the shell: function
 
 def _flag(parameter): return f"--{parameter.replace('_','-')}"

@@ -213,6 +213,7 @@ def difference_p(
     nearest = 0 if second.share>first.share else 1
     def distance(z): return difference_interval(first, second, z)[nearest]*(1-2*nearest)
     if distance(30)>0: return float(2*norm.sf(30))
+    if distance(1e-6)<=0: return 1. # nothing but rounding lies between them
     return float(2*norm.sf(brentq(distance, 1e-6, 30)))
 
 # %% ../nbs/18_prevalence.ipynb #b18e0029

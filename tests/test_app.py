@@ -290,6 +290,32 @@ def test_file(visit, server, quickstart, tmp_path):
     v.no_traceback()
     assert v.hosts=={server.url.removeprefix('http://')}
 
+def test_report(visit, server, quickstart, tmp_path):
+    "From the upload to the downloaded report: shares by month and shop with intervals from labels, themes with quotes"
+    n = 200
+    days = ['2024-03-05', '2024-04-09']
+    shops = ['north', 'south', 'north']
+    rows = [[t, days[i%2], shops[i%3]] for i,t in enumerate(quickstart.texts[:n])]
+    gold = [p.label for p in quickstart.predictor.predict(quickstart.texts[:n:2])]
+    labels = [['row','gold','chance'], *([str(2*i+1), label, '0.5'] for i,label in enumerate(gold))]
+    v = visit(server, 'file')
+    v.upload(write(tmp_path/'shops.csv', [['text','day','shop'], *rows]))
+    v.predict().done()
+    v.tab.get_by_text('Over time, by group, and about what').click()
+    v.choose('Column with dates', 'day')
+    v.choose('Column to compare', 'shop')
+    v.tab.locator('input[type=file]').nth(1).set_input_files(write(tmp_path/'labelled.csv', labels))
+    v.tab.get_by_text('labelled.csv').first.wait_for()
+    v.button('Answer').click()
+    with v.tab.expect_download(timeout=180_000) as d: v.button('Download report').click(timeout=180_000)
+    d.value.save_as(tmp_path/'report.html')
+    page = (tmp_path/'report.html').read_text(encoding='utf-8')
+    assert d.value.suggested_filename=='shops-report.html'
+    assert 'from 100 texts labelled by a person' in page and page.count('<svg')==2 and '<blockquote' in page
+    v.tab.frame_locator('iframe').get_by_role('heading', name='Since when').wait_for()
+    v.no_traceback()
+    assert v.hosts=={server.url.removeprefix('http://')}
+
 def test_other_csv(visit, server, quickstart, tmp_path):
     "Other separators and encodings; a column that is empty; the texts in a column of another name"
     v = visit(server, 'file')
