@@ -558,14 +558,16 @@ def _explain_types(path, out):
 # %% ../nbs/14_inference.ipynb #8b48e4c0
 def predict_file(
     predictor:Predictor, # A loaded model
-    path:str|Path, # CSV, TSV, JSON Lines, Parquet, or text with one text in each line
-    out:str|Path, # CSV, TSV, JSON Lines or Parquet to write; replaced if it exists
+    path:str|Path, # CSV, TSV, JSON Lines, Parquet, a workbook, or text with one text in each line
+    out:str|Path, # CSV, TSV, JSON Lines, Parquet or workbook to write; replaced if it exists
     text_column:str|None=None, # None takes `text`, or the only column
     encoding:str|None=None, # Of a text file; None takes UTF-8, or guesses and warns
     delimiter:str|None=None, # Of CSV and TSV; None counts in the header
     quoting:str|None=None, # Of CSV and TSV, one of `sentiment_nb.tables.QUOTING`; None finds it out
     header:bool=True, # Whether the first row of CSV and TSV names the columns; else they are `column_1` and so on
     progress:Callable=lambda rows: rows, # Wraps the iterator of rows; `tqdm` for a bar
+    sheet:str|None=None, # Of a workbook; None takes the first
+    format:str|None=None, # One of `sentiment_nb.tables.FORMATS`; None goes by the suffix, and a CSV is written like the one that is read
 ) -> int: # Rows written
     """Predict every row of a file; all columns are kept, and none is overwritten (`result_columns`)
 
@@ -574,14 +576,14 @@ def predict_file(
     1000
     ```
     """
-    path = Path(path)
-    out = Path(out)
+    path,out = map(Path, (path, out))
     count = _RowCount()
     _check_output(path, out)
-    names,column,rows,types = read_rows(path, text_column, encoding, delimiter, quoting, header)
+    names,column,rows,types,form = read_rows(path, text_column, encoding, delimiter, quoting, header, sheet)
     columns = result_columns(names, predictor.record.labels)
     predicted = _predict_rows(predictor, rows, names, column, path, count, progress)
-    with _explain_types(path, out): write_rows(out, names + columns, predicted, _result_types(types, columns))
+    types = _result_types(types, columns)
+    with _explain_types(path, out): write_rows(out, names + columns, predicted, types, form, format)
     if count.empty: warnings.warn(f"{path}: no text in {count.empty:,} of {count.rows:,} rows, so no answer for them", stacklevel=2)
     return count.rows
 
