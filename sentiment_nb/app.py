@@ -97,14 +97,14 @@ WIDGETS = {'encoding': 'Encoding', 'text_column': 'Column with the texts'} # Lab
 def guess_encoding(
     path:str|Path, # An uploaded file
     name:str, # The user's name of the file
-) -> str|None: # A Python codec name; None for Parquet, which is always UTF-8
+) -> str|None: # A Python codec name; None for Parquet and workbooks, which are always UTF-8
     "Guess the encoding of a file; reject one that is not text"
-    if Path(path).suffix=='.parquet': return None
+    if Path(path).suffix in ('.parquet', *tables.WORKBOOKS): return None
     with open(path, 'rb') as f:
         start = f.read(1<<16)
         is_utf16 = start[:2] in (b'\xff\xfe', b'\xfe\xff')
         if re.search(rb'[\0-\x08\x0e-\x1a\x1c-\x1f]', start) and not is_utf16:
-            raise core.InputError(f'{name} is not a text file: save the table as CSV (in a spreadsheet: Save as, CSV UTF-8)')
+            raise core.InputError(f'{name} is not a text file: save the table as .xlsx or CSV (in a spreadsheet: Save as, CSV UTF-8)')
         f.seek(0)
         return tables.sniff_encoding(f, Path(path).name)
 
@@ -124,7 +124,7 @@ class Upload:
     "Columns, counts and first rows of an uploaded file"
     path:Path # Where it is stored
     name:str # The user's name of the file
-    encoding:str|None # A Python codec name; None for Parquet
+    encoding:str|None # A Python codec name; None for Parquet and workbooks
     names:list[str] # Column names
     n:int=0 # Number of rows
     preview:list[dict]=field(default_factory=list) # The first rows, long texts truncated
@@ -271,7 +271,7 @@ def predict_upload(
         on_rows(summary.n)
     predict = partial(model.predict, sleep=sleep) if isinstance(model, client.Client) else model.predict
     chunked = ChunkedPredictor(predict, model.record, on_chunk)
-    try: scale.predict_file(chunked, upload.path, out, column, upload.encoding, overwrite=True)
+    try: scale.predict_file(chunked, upload.path, out, column, upload.encoding, format='csv', overwrite=True)
     except client.ServiceError: raise
     except core.InputError as e: raise convert_error(e, upload.path, upload.name) from None
     return summary
@@ -486,7 +486,7 @@ def choose_file() -> Batch|None: # From `keep_upload`, read
     session = st.session_state
     running = 'batch' in session and session.batch.running
     file = st.file_uploader('A file with a text in each row', [s[1:] for s in UPLOAD_SUFFIXES], on_change=_forget, disabled=running,
-        help='CSV with any separator and the names of its columns in the first line, TSV, JSON Lines, Parquet, '
+        help='CSV with any separator and the names of its columns in the first line, TSV, JSON Lines, Parquet, Excel (.xlsx), '
             'or plain text (.txt) with a text in each line')
     batch = session.get('batch')
     if file is not None and (batch is None or batch.id!=file.file_id): batch = session.batch = keep_upload(file)

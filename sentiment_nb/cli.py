@@ -13,6 +13,7 @@ from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import UnionType
 from typing import get_args
@@ -35,7 +36,7 @@ def parse_labels(
         "for instance 1=negative,5=positive")
     return {spelling.strip(): label.strip() for spelling,_,label in pairs}
 
-# %% ../nbs/29_cli.ipynb #c1533ba8
+# %% ../nbs/29_cli.ipynb #29c0a000
 def _split_line(split, counts):
     "Number of texts of a split, and of each class"
     classes = ', '.join(f'{label} {n:,}' for label,n in counts.items())
@@ -46,20 +47,55 @@ def _dropped_line(record, exclude):
     line = f"left out: {record['copies_dropped']:,} copies"
     line += f", {record['contradictory_dropped']:,} with contradictory labels"
     line += f", {sum(record['neutral_dropped'].values()):,} neutral"
+    n_empty = sum(record['empty_dropped'].values())
+    if n_empty: line += f', {n_empty:,} without a text'
+    by_label = sum(map(Counter, record['labels_dropped'].values()), Counter())
+    for label,n in by_label.items(): line += f', {n:,} labelled {label}'
     return line + (f", {record['excluded']:,} that stand in {exclude}" if exclude else '')
 
-def _example_lines(folder, width=70):
-    "A training text of each class in one line, user names masked, so that labels which are turned round are seen"
+def _one_line(text, width=70):
+    "The beginning of a text in one line, user names masked"
     from sentiment_nb.cleaning import mask_users, strip_controls
+    shown = ' '.join(mask_users(strip_controls(text)).split())
+    return f'"{shown[:width]}{"…" if len(shown)>width else ""}"'
+
+def _example_lines(folder):
+    "A training text of each class in one line, user names masked, so that labels which are turned round are seen"
     from sentiment_nb.data import load_prepared
     train = load_prepared(folder)['train']
     labels = train['label'][:]
     for i,name in enumerate(train.features['label'].names):
-        text = ' '.join(mask_users(strip_controls(train[labels.index(i)]['text'])).split())
-        yield f'{name:<11}for example "{text[:width]}{"…" if len(text)>width else ""}"'
+        yield f"{name:<11}for example {_one_line(train[labels.index(i)]['text'])}"
 
+# %% ../nbs/29_cli.ipynb #29c0a001
+def _label_lines(survey):
+    "Each label of a table as it is spelled, what it is taken for, how often it occurs, and a text of it"
+    for spelling,n in survey.counts.most_common(12):
+        name = '(none)' if spelling is None else spelling
+        meaning = survey.classes.get(spelling, '?') or 'left out'
+        example = survey.examples.get(spelling)
+        yield f"{name[:20]:<12}{meaning:<10}{n:>9,} rows" + (f', for example {_one_line(example)}' if example else '')
+    n_others = len(survey.counts)-12
+    if n_others>0: yield f'and {n_others:,} other labels'
+
+def _print_survey(source, columns):
+    "Print how a table is read: format, columns, labels, and rows without a text; of another source nothing"
+    from sentiment_nb.data import is_table, survey_labels, table_batches
+    from sentiment_nb.tables import describe_format
+    if not is_table(source): return
+    form = {k: v for k,v in columns.items() if k in ('encoding','delimiter','quoting','header','sheet')}
+    print(', '.join(f'{k} {v}' for k,v in describe_format(source, **form).items()))
+    for first in islice(table_batches(source, **form), 1): print('columns: ' + ', '.join(map(repr, first.schema.names)))
+    chosen = {k: columns[k] for k in ('text_column','label_column','labels')}
+    survey = survey_labels(source, **chosen, **form)
+    print(f"{survey.rows:,} rows, their texts in {survey.text!r}, their labels in {survey.label!r}")
+    print(*_label_lines(survey), sep='\n')
+    remedy = 'left out' if columns['drop_empty'] else 'to leave them out, pass --drop-empty'
+    if survey.empty: print(f"{len(survey.empty):,} rows without a text, the first is row {survey.empty[0]:,}: {remedy}")
+
+# %% ../nbs/29_cli.ipynb #c1533ba8
 def prepare(
-    source:str, # tweets, imdb, sentiment140, a file, a folder, or a hub id
+    source:str, # tweets, imdb, sentiment140, a file, a folder (train.csv beside test.csv, pos beside neg), or a hub id
     out:str='data/processed', # Folder to write
     classes:int=2, # 2 leaves out neutral rows, 3 keeps them
     policy:str='classic', # Cleaning policy of the column `clean`, which is for inspection and other tools: minimal or classic. Models clean by their own policy
@@ -69,7 +105,8 @@ def prepare(
     encoding:str|None=None, # Of a text file; detected by default
     delimiter:str|None=None, # Of a CSV file; detected by default
     quoting:str|None=None, # Quotation marks of a CSV file: double (a mark inside of marks is doubled), backslash (it has a backslash before it), none (marks mean nothing); detected by default
-    header:bool=True, # Whether a CSV file begins with the names of its columns; without, they are column_1, column_2 and so on
+    header:bool=True, # Whether a CSV file or a sheet begins with the names of its columns; without, they are column_1, column_2 and so on
+    sheet:str|None=None, # Sheet of an Excel workbook; the first by default
     drop_empty:bool=False, # Leave out rows without a text instead of stopping
     by:str='label', # How to split: label (and domain, where the source has this column), user or time
     val_size:float=.1, # Share of the validation split, where the source has none
@@ -78,17 +115,22 @@ def prepare(
     exclude:str|None=None, # Table with a text column (no labels needed), .txt with one text in each line, or source; its texts stay out of training and validation, because a model will be tested on them
     seed:int=42, # Of the split
     format:str='parquet', # parquet, or csv for train.csv, val.csv and test.csv
+    dry_run:bool=False, # Show how a table would be read and what would be left out, and write no data
 ):
     "Clean a labelled source and split it into train, validation and test"
     from sentiment_nb.cleaning import prepare_data
     columns = dict(text_column=text_column, label_column=label_column, labels=parse_labels(labels))
-    columns |= dict(encoding=encoding, delimiter=delimiter, quoting=quoting, header=header, drop_empty=drop_empty)
+    columns |= dict(encoding=encoding, delimiter=delimiter, quoting=quoting, header=header, sheet=sheet)
+    columns['drop_empty'] = drop_empty
+    if dry_run: _print_survey(source, columns)
     sizes = (val_size, test_size)
-    record = prepare_data(source, out, classes, policy, sizes, by, limit, exclude, seed, format, **columns)
+    settings = (classes, policy, sizes, by, limit, exclude, seed, format)
+    record = prepare_data(source, out, *settings, dry_run=dry_run, **columns)
     for split,counts in record['rows'].items(): print(_split_line(split, counts))
     print(_dropped_line(record, exclude))
     for split,n in record['in_train'].items():
         print(f"{n:,} texts of {split} stand in train as well; they are kept and marked in_train")
+    if dry_run: return print('nothing is written: without --dry-run it goes to ' + out)
     print(*_example_lines(out), sep='\n')
     print(f"written to {out}\nnext: sentiment-nb train {out} --model linear, then --model minilm or distilbert")
 
@@ -188,6 +230,7 @@ def evaluate(
     text_column:str|None=None, # Of a table: name of the text column
     label_column:str|None=None, # Of a table: name of the label column
     labels:str|None=None, # Of a table: label mapping, for instance 1=negative,5=positive
+    sheet:str|None=None, # Of an Excel workbook: its sheet; the first by default
     spreadsheet:bool=False, # In the CSV files, escape texts that a spreadsheet would run as a formula
     json:bool=False, # Print the metrics as JSON and nothing else
 ):
@@ -201,7 +244,7 @@ def evaluate(
         metrics = evaluate_model(predictor, data, split, limit, loaded, report, spreadsheet)
         if not limit: update_model_card(folder, metrics, predictor.record) # does nothing unless these are all test texts of the model's own data
     else:
-        columns = dict(text_column=text_column, label_column=label_column, labels=parse_labels(labels))
+        columns = dict(text_column=text_column, label_column=label_column, labels=parse_labels(labels), sheet=sheet)
         slices = [c.strip() for c in by.split(',')] if by else None
         metrics = evaluate_file(predictor, data, slices, limit, loaded, report, spreadsheet, **columns)
     if json: return print(_dumps(metrics))
@@ -214,16 +257,17 @@ def suspects(
     data:str, # Table with texts and labels
     model:str|None=None, # Model folder, not trained on these texts; by default $SENTIMENT_NB_MODEL, models/quickstart, or the installed one
     n:int=16, # Texts to print
-    out:str|None=None, # Table to write with all texts in this order, .csv, .tsv, .jsonl or .parquet
+    out:str|None=None, # Table to write with all texts in this order, .csv, .tsv, .jsonl, .parquet or .xlsx
     text_column:str|None=None, # Name of the text column
     label_column:str|None=None, # Name of the label column
     labels:str|None=None, # Label mapping, for instance 1=negative,5=positive
+    sheet:str|None=None, # Sheet of an Excel workbook; the first by default
 ):
     "List the labels of a table that look wrong, the most suspect first"
     from sentiment_nb.evaluation_report import find_suspects
     from sentiment_nb.tables import write_rows
     predictor = Predictor(find_model(model))
-    table = find_suspects(predictor, data, text_column, label_column, parse_labels(labels))
+    table = find_suspects(predictor, data, text_column, label_column, parse_labels(labels), sheet)
     print(f"{'row':>7}  {'label':<9}{'model':<9}probability of the label, text")
     for row,text,label,predicted,quality in table.head(n).itertuples(index=False):
         print(f"{row:>7,}  {label:<9}{predicted:<9}{quality:.2f}  {' '.join(text.split())[:80]}")
@@ -281,7 +325,7 @@ def _read_texts(source):
     from sentiment_nb.data import EMBEDDED, LOCAL, load_source
     from sentiment_nb.tables import read_rows
     if source in (*EMBEDDED, *LOCAL): return load_source(source)['train']['text'][:]
-    _,column,rows,_ = read_rows(source)
+    _,column,rows,_,_ = read_rows(source)
     return [r[column] for r in rows if isinstance(r.get(column), str)]
 
 def distill(
@@ -404,21 +448,23 @@ def _predict_file(predictor, file, out, options):
 
 def _print_rows(n, out, as_json): print(_dumps({'rows': n, 'out': out}) if as_json else f"{n:,} rows written to {out}")
 
+
 # %% ../nbs/29_cli.ipynb #3b5f7a13
 def predict(
     model:str|None=None, # Model folder; by default $SENTIMENT_NB_MODEL, models/quickstart, or the installed one
     text:str|None=None, # One text
-    file:str|None=None, # CSV, TSV, JSON Lines, Parquet, or text with one text in each line, packed as .gz, .bz2, .zst or .zip or not; a folder or a glob of them; or a URL, as s3://…
-    out:str|None=None, # File to write for --file: .csv (commas, UTF-8), .tsv, .jsonl or .parquet; without a suffix a folder of parts. All columns stay; a new one whose name is taken is called predicted_NAME. Unfinished work stands in OUT.partial, and the same command goes on with it
+    file:str|None=None, # CSV, TSV, JSON Lines, Parquet, an Excel workbook (.xlsx), or text with one text in each line, packed as .gz, .bz2, .zst or .zip or not; a folder or a glob of them; or a URL, as s3://…
+    out:str|None=None, # File to write for --file: .csv, .tsv, .jsonl, .parquet or .xlsx, in UTF-8; without a suffix a folder of parts. All columns stay; a new one whose name is taken is called predicted_NAME. Unfinished work stands in OUT.partial, and the same command goes on with it
     text_column:str|None=None, # Column of --file that holds the texts
     encoding:str|None=None, # Of --file; detected by default
     delimiter:str|None=None, # Of a CSV file; detected by default
     quoting:str|None=None, # Quotation marks of a CSV file: double, backslash or none, as for prepare; detected by default
-    header:bool=True, # Whether a CSV file begins with the names of its columns; without, they are column_1, column_2 and so on
+    header:bool=True, # Whether a CSV file or a sheet begins with the names of its columns; without, they are column_1, column_2 and so on
+    sheet:str|None=None, # Sheet of an Excel workbook; the first by default
     level:float=.95, # Confidence level of the prediction sets, 0.50 to 0.99; a prediction is uncertain unless its set has exactly one class
     explain:bool=False, # With --text: also the contribution of each word, found by leaving it out
     json:bool=False, # Print one JSON object
-    format:str|None=None, # Of the parts in a folder: csv, tsv, jsonl or parquet; by default that of --file
+    format:str|None=None, # How --out or its parts are written: csv (commas), semicolon (and a decimal comma), tsv, jsonl, parquet or xlsx; by default as its suffix or --file says, a CSV with the delimiter, quotation marks and decimal sign of --file
     part_rows:int=8192, # Rows of a part of --file: what a kill costs at most
     shard:str|None=None, # As 3/16: work on this share of --file alone
     merge:bool=False, # Join the shards of --out, in order, and delete them
@@ -433,7 +479,7 @@ def predict(
         return _print_rows(merge_shards(out), out, json)
     predictor = _open_model(model, api, level)
     options = dict(text_column=text_column, encoding=encoding, delimiter=delimiter, quoting=quoting, header=header)
-    options |= dict(format=format, part_rows=part_rows, shard=shard)
+    options |= dict(sheet=sheet, format=format, part_rows=part_rows, shard=shard)
     if file and dry_run:
         from sentiment_nb.scale import plan_work
         return _print_plan(predictor, plan_work(file, out, **options), json)
@@ -770,7 +816,13 @@ def _unexpected_line(error):
         "try the newest version, then report it with that file")
 
 # %% ../nbs/29_cli.ipynb #c1a55e03
-def _print_warning(message, *_, **__): print(f'warning: {message}', file=sys.stderr)
+def _warning_printer():
+    "What prints each warning once, in a line"
+    printed = set()
+    def print_warning(message, *_, **__):
+        if f'{message}' not in printed: print(f'warning: {message}', file=sys.stderr)
+        printed.add(f'{message}')
+    return print_warning
 
 def _can_resume(model='distilbert', out=None, **_):
     "Whether an interrupted training has left a checkpoint"
@@ -784,9 +836,9 @@ def _is_begun(out=None, shard=None, **_):
     if shard: return any(Path(f'{place}.shards').glob(f'*.partial/{MANIFEST}'))
     return Path(f'{place}.partial', MANIFEST).exists()
 
-def _hold_output(func, out=None, **_):
+def _hold_output(func, out=None, dry_run=False, **_):
     "The place of a result, reserved; `predict` holds its own, since several shards work on one"
-    return nullcontext() if out is None or func is predict else reserve_output(out)
+    return nullcontext() if out is None or dry_run or func is predict else reserve_output(out)
 
 def _run(argv):
     "Parse the arguments, run the command, and return the exit status"
@@ -815,7 +867,7 @@ def main(
     argv:list[str]|None=None, # Command-line arguments; None takes those of the process
 ) -> int: # Exit status: 0, 1 for an unexpected error, 2 for input that the user can fix, 130 when interrupted, 141 when nobody reads on
     "Run one command"
-    warnings.showwarning = _print_warning
+    warnings.showwarning = _warning_printer()
     if isinstance(sys.stdout, io.TextIOWrapper): sys.stdout.reconfigure(errors='replace')
     try:
         try: return _run(argv)

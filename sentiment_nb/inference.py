@@ -562,6 +562,7 @@ def result_types(
     import pyarrow as pa # of the schema, which Parquet alone has
     return pa.schema([*types, *(pa.field(name, pa.type_for_alias(kind)) for name,kind in predicted.items())])
 
+
 # %% ../nbs/14_inference.ipynb #9860a56b
 def _next_node(graph, node, matches):
     "The first node after `node`, along first outputs, that `matches`, or None"

@@ -475,6 +475,10 @@ class Scored(NamedTuple):
     labels:list[str] # Names of the classes
     n_empty:int # Rows without a text
 
+def _to_number(values):
+    "Values of a column as numbers, with a decimal point or, as `predict` writes where its source has it, a comma"
+    return pd.to_numeric(values.astype(str).str.replace(',', '.'), errors='coerce')
+
 def _read_frame(path):
     "A table as a frame"
     _,rows,_ = read_table(path)
@@ -487,14 +491,14 @@ def _prob_columns(columns):
     return {m[2]: m[0] for m in sorted(matches, key=lambda m: len(m[1]))}
 
 def read_scored(
-    path:str|Path, # CSV, TSV, JSON Lines or Parquet that `predict --file` wrote
+    path:str|Path, # CSV, TSV, JSON Lines, Parquet or workbook that `predict --file` wrote
 ) -> Scored:
     "Read a table of scored texts"
     frame = _read_frame(path)
     columns = _prob_columns(frame.columns)
     if len(columns)<2: raise InputError(f"{path} has no columns prob_negative, prob_positive …: score its texts first, "
         f"sentiment-nb predict --file {path} --out scored.csv")
-    probs = frame[list(columns.values())].apply(pd.to_numeric, errors='coerce').to_numpy(float)
+    probs = frame[list(columns.values())].apply(_to_number).to_numpy(float)
     has_text = ~np.isnan(probs).any(1)
     if not has_text.any(): raise InputError(f"{path} has no row with probabilities: score texts first")
     return Scored(frame[has_text], probs[has_text], list(columns), int((~has_text).sum()))
@@ -599,7 +603,7 @@ def read_labels(
     if missing: raise InputError(f"{path} has no column {', '.join(sorted(missing))}, expected row, gold and chance: "
         "draw a sample with sentiment-nb sample")
     is_labelled = frame.gold.fillna('').astype(str).str.strip()!=''
-    chance = pd.to_numeric(frame.chance, errors='coerce')
+    chance = _to_number(frame.chance)
     kept = frame[is_labelled & chance.notna()].reset_index(drop=True)
     if not len(kept): raise InputError(f"{path} has no label of a text that was drawn at random: fill in the column gold")
     classes,labels = _gold_classes(kept, scored.labels)

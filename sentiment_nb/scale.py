@@ -9,10 +9,11 @@ __all__ = ['MANIFEST', 'PART_ROWS', 'InputFile', 'find_files', 'Manifest', 'desc
            'format_plan']
 
 # %% ../nbs/23_scale.ipynb #5ca1e003
-import csv, errno, glob, io, json, os, re, shutil, sys, time, warnings
+import errno, glob, io, json, os, re, shutil, sys, time, warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from . import __version__
 from .core import InputError, batched, cache_dir, check_positive, sha256_file, write_json, write_text
 from .inference import predict_rows, result_types
-from .tables import PACKED, READ_ONLY, TABLES, open_bytes, read_rows
+from .tables import FORMATS, PACKED, READ_ONLY, TABLES, open_bytes, read_rows
 from .tables import result_columns, table_suffix, write_rows
 
 # %% ../nbs/23_scale.ipynb #5ca1e008
@@ -157,6 +158,7 @@ class Manifest:
         records,self.size = _read_records(self.path)
         self.head = None # what the run works on: input, model, settings
         self.columns = None # of the result
+        self.header = '' # of each part, where it has one
         self.parts = {} # by number of file and of part: rows, rows without a text, bytes and seconds
         self.files = {} # by number of file: how many parts it has
         self.finished = False
@@ -164,7 +166,7 @@ class Manifest:
 
     def _note(self, record):
         if 'input' in record: self.head = record
-        if 'columns' in record: self.columns = record['columns']
+        if 'columns' in record: self.columns,self.header = record['columns'],record['header']
         if 'part' in record: self.parts[tuple(record['part'])] = record
         if 'finished' in record: self.finished = True
         if 'file' in record: self.files[record['file']] = record['parts']
@@ -184,7 +186,7 @@ class Manifest:
 
     def finish(self):
         "Write the manifest anew, in order and without times, so that it is the same however often the work was interrupted"
-        columns = {'columns': self.columns} if self.columns else {}
+        columns = {'columns': self.columns, 'header': self.header} if self.columns else {}
         parts = [{k: v for k,v in self.parts[i].items() if k!='seconds'} for i in sorted(self.parts)]
         files = [{'file': i, 'parts': self.files[i]} for i in sorted(self.files)]
         records = [self.head, columns, *parts, *files, {'finished': self.total('rows')}]
@@ -265,6 +267,7 @@ class Work:
     is_folder:bool # Whether the result is a folder of parts
     reading:dict # How the tables are read, as `read_rows` takes it
     part_rows:int=PART_ROWS # Rows of a part
+    format:str|None=None # One of `sentiment_nb.tables.FORMATS`; None goes by the suffix, and a CSV is written like the one that is read
     shard:tuple[int,int]|None=None # Its number from 1 on and how many there are; None: all is done here
 
     @property
@@ -302,9 +305,9 @@ def shard_folder(
 def _find_format(out, files, format):
     "The suffix of the result or of its parts, and whether it is a folder"
     path = Path(out)
-    suffix = f".{format.removeprefix('.').lower()}" if format else None
-    if suffix and suffix not in TABLES:
-        raise InputError(f"format is {format!r}, expected {', '.join(t[1:] for t in TABLES)}", option='format')
+    if format not in (None, *FORMATS):
+        raise InputError(f"the format is {format!r}, expected one of {', '.join(FORMATS)}", option='format')
+    suffix = format and FORMATS[format][0]
     if not path.suffix or str(out).endswith(('/', os.sep)) or path.is_dir() and path.suffix.lower() not in TABLES:
         own = files[0].kind
         return suffix or (own if own in TABLES else '.csv'), True
@@ -329,7 +332,7 @@ def _check_place(out, is_folder, files):
 def plan_work(
     source:str|Path, # A file, a folder, a glob, or a URL that fsspec knows
     out:str|Path, # A file, by its suffix, or a folder of parts
-    format:str|None=None, # Of the parts: csv, tsv, jsonl or parquet; None takes that of the input
+    format:str|None=None, # One of `sentiment_nb.tables.FORMATS`; None goes by the suffix or the input
     part_rows:int=PART_ROWS, # Rows of a part
     shard:str|None=None, # As 3/16
     **reading:object, # How the tables are read, as `read_rows` takes it
@@ -343,7 +346,7 @@ def plan_work(
     if Path(source).is_dir() and Path(source).absolute() in place.parents:
         raise InputError(f"{out} stands in the folder that is read: choose another --out")
     _check_place(place, is_folder, files)
-    return Work(files, place, suffix, is_folder, reading, part_rows, parse_shard(shard))
+    return Work(files, place, suffix, is_folder, reading, part_rows, format, parse_shard(shard))
 
 # %% ../nbs/23_scale.ipynb #5ca1e028
 def _clear(folder):
@@ -496,6 +499,10 @@ class _Run:
             yield row
             if i%2048==0: self.report(self.rows+i, self.total)
 
+    def layout(self, table):
+        "What a CSV is written like, the only table that is read, and the format that was asked for"
+        return table.form if len(self.work.files)==1 else None, self.work.format
+
     def types(self, table, columns):
         "Types of a part: those of the first part, else those of the table"
         if self.work.suffix!='.parquet': return None
@@ -512,6 +519,7 @@ class _Table:
     names:list
     column:str
     types:object
+    form:object # `TextFormat` of CSV and TSV, else None
 
 @contextmanager
 def _explain_types(name, suffix):
@@ -531,27 +539,36 @@ def _predict_part(run, table, file, part, chunk):
     first = part*run.work.part_rows + 1
     rows = predict_rows(run.predictor, run.count(chunk), table.names, table.column, table.name, first)
     with _explain_types(table.name, run.work.suffix):
-        write_rows(path, table.names + columns, rows, run.types(table, columns))
+        write_rows(path, table.names + columns, rows, run.types(table, columns), *run.layout(table))
     _sync(path)
-    n_empty = sum(not (row.get(table.column) or '').strip() for row in chunk)
+    n_empty = sum(row.get(table.column) is None or not str(row[table.column]).strip() for row in chunk)
     run.manifest.append({'part': [file, part], 'rows': len(chunk), 'empty': n_empty, 'bytes': path.stat().st_size,
         'seconds': round(time.perf_counter()-start, 3)})
     run.rows += len(chunk)
     run.report(run.rows, run.total)
 
-def _check_columns(run, names, name):
+def _header(run, table, columns):
+    "What each part of a text format begins with"
+    if run.work.suffix not in ('.csv','.tsv'): return ''
+    path = run.folder/f'header{run.work.suffix}'
+    write_rows(path, columns, [], None, *run.layout(table))
+    header = path.read_bytes().decode()
+    path.unlink()
+    return header
+
+def _check_columns(run, table, names):
     "Note the columns of the result; a table that would give others is rejected, but for JSON Lines, where each row has its own"
-    if run.manifest.columns is None: run.manifest.append({'columns': names})
+    if run.manifest.columns is None: run.manifest.append({'columns': names, 'header': _header(run, table, names)})
     expected = run.manifest.columns
     if names==expected or run.work.suffix=='.jsonl': return
     odd = sorted(set(names) ^ set(expected)) or names
-    raise InputError(f"{name} has other columns than the files before it ({', '.join(odd[:4])}): write .jsonl, or predict it alone")
+    raise InputError(f"{table.name} has other columns than the files before it ({', '.join(odd[:4])}): write .jsonl, or predict it alone")
 
 def _predict_table(run, file, name, path):
     "Predict what is not finished of a table"
-    names,column,rows,types = read_rows(path, **run.work.reading)
-    table = _Table(name, names, column, types)
-    _check_columns(run, names + result_columns(names, run.predictor.record.labels), name)
+    names,column,rows,types,form = read_rows(path, **run.work.reading)
+    table = _Table(name, names, column, types, form)
+    _check_columns(run, table, names + result_columns(names, run.predictor.record.labels))
     n = 0
     for chunk in batched(rows, run.work.part_rows):
         if run.work.takes(file, n) and not run.is_finished(file, n): _predict_part(run, table, file, n, chunk)
@@ -565,13 +582,6 @@ def _predict_files(run):
         with _local_copy(file, run.folder) as path: _predict_table(run, i, file.name, path)
 
 # %% ../nbs/23_scale.ipynb #5ca1e039
-def _header(columns, suffix):
-    "The first line of a part, in bytes"
-    if suffix=='.jsonl': return b''
-    text = io.StringIO(newline='')
-    csv.DictWriter(text, columns, delimiter='\t' if suffix=='.tsv' else ',').writeheader()
-    return text.getvalue().encode('utf-8', 'replace')
-
 def _join_text(paths, out, header):
     "Copy parts one behind the other"
     with open(out, 'wb') as joined:
@@ -589,16 +599,21 @@ def _join_parquet(paths, out):
         for path in paths:
             with pq.ParquetFile(path) as part: writer.write_table(part.read().cast(schema))
 
+def _join_workbooks(paths, out, columns):
+    "Write the rows of all parts into one sheet"
+    write_rows(out, columns, chain.from_iterable(read_rows(path, columns[0])[2] for path in paths), None, format='xlsx')
+
 def join_parts(
     paths:list[Path], # In order, at least one
     out:Path, # The file to write
-    columns:list[str], # Of the parts
+    manifest:Manifest, # Has the columns of the parts, and what each begins with
 ):
     "Write one file with the rows of all parts, and wait until it is on the disk"
     suffix = paths[0].suffix
     with _explain_types(paths[0].name, suffix):
         if suffix=='.parquet': _join_parquet(paths, out)
-        else: _join_text(paths, out, _header(columns, suffix))
+        elif suffix=='.xlsx': _join_workbooks(paths, out, manifest.columns)
+        else: _join_text(paths, out, manifest.header.encode())
     _sync(out)
 
 # %% ../nbs/23_scale.ipynb #5ca1e041
@@ -658,7 +673,7 @@ def describe_work(
     model:dict, # From `describe_model`
 ) -> dict: # As JSON has it
     "The first line of a manifest: what a result depends on"
-    settings = work.reading | {'format': work.suffix[1:], 'part_rows': work.part_rows, 'folder': work.is_folder}
+    settings = work.reading | {'format': work.format, 'suffix': work.suffix, 'part_rows': work.part_rows, 'folder': work.is_folder}
     return {'version': __version__, 'model': model, 'settings': settings, 'shard': work.shard and list(work.shard),
         'input': [asdict(f) for f in work.files]}
 
@@ -691,7 +706,7 @@ def _finish(run, source):
     if not run.rows and not run.work.shard: raise InputError(f"{source} has no rows: give a file with texts")
     if not (run.work.is_folder or run.work.shard):
         paths = [run.work.part_path(run.folder, *i) for i in sorted(parts)]
-        join_parts(paths, run.folder/_WHOLE, run.manifest.columns)
+        join_parts(paths, run.folder/_WHOLE, run.manifest)
     run.manifest.finish()
 
 # %% ../nbs/23_scale.ipynb #5ca1e047
@@ -731,14 +746,15 @@ def _finished_shard(work, head, overwrite):
 # %% ../nbs/23_scale.ipynb #5ca1e048
 def predict_file(
     predictor:object, # A loaded `Predictor`, or a client of a service
-    source:str|Path, # A table, plain or packed: CSV, TSV, JSON Lines, Parquet, or text with one text in each line. Or a folder or glob of them, or a URL that fsspec knows
-    out:str|Path, # A CSV, TSV, JSON Lines or Parquet file; or a folder for the parts, without a suffix or with / at its end. Replaced if it exists
+    source:str|Path, # A table, plain or packed: CSV, TSV, JSON Lines, Parquet, a workbook, or text with one text in each line. Or a folder or glob of them, or a URL that fsspec knows
+    out:str|Path, # A CSV, TSV, JSON Lines or Parquet file, or a workbook; or a folder for the parts, without a suffix or with / at its end. Replaced if it exists
     text_column:str|None=None, # None takes `text`, or the only column
     encoding:str|None=None, # Of a text file; None takes UTF-8, or guesses and warns
     delimiter:str|None=None, # Of CSV and TSV; None counts in the header
     quoting:str|None=None, # Of CSV and TSV, one of `sentiment_nb.tables.QUOTING`; None finds it out
     header:bool=True, # Whether the first row of CSV and TSV names the columns; else they are `column_1` and so on
-    format:str|None=None, # Of the parts in a folder: csv, tsv, jsonl or parquet; None takes that of the input
+    sheet:str|None=None, # Of a workbook; None takes the first
+    format:str|None=None, # One of `sentiment_nb.tables.FORMATS`; None goes by the suffix, or in a folder by the input, and a CSV is written like the only one that is read
     part_rows:int=PART_ROWS, # Rows of a part: what a kill costs at most
     shard:str|None=None, # As 3/16: the share of this process; `merge_shards` joins them
     overwrite:bool=False, # Begin anew where other work was begun
@@ -751,7 +767,8 @@ def predict_file(
     1000
     ```
     """
-    reading = dict(text_column=text_column, encoding=encoding, delimiter=delimiter, quoting=quoting, header=header)
+    reading = dict(text_column=text_column, encoding=encoding, delimiter=delimiter, quoting=quoting, header=header,
+        sheet=sheet)
     work = plan_work(source, out, format, part_rows, shard, **reading)
     head = describe_work(work, describe_model(predictor))
     finished = _finished_shard(work, head, overwrite)
@@ -810,18 +827,18 @@ def _gather_parts(manifests, suffix):
 def _merge_into(partial, manifests):
     "Join the parts of all shards in `OUT.partial`; return the manifest"
     head = manifests[0].head | {'shard': None}
-    suffix = f".{head['settings']['format']}"
-    gathered = _gather_parts(manifests, suffix)
+    gathered = _gather_parts(manifests, head['settings']['suffix'])
     if not gathered: raise InputError(f"the shards of {partial.stem} have no rows: give files with texts")
     merged = Manifest(partial/MANIFEST)
     merged.append(head)
-    merged.columns = next(m.columns for m in manifests if m.columns)
+    begun = next(m for m in manifests if m.columns)
+    merged.columns,merged.header = begun.columns,begun.header
     merged.parts = {i: record for i,(record,_) in gathered.items()}
     for m in manifests: merged.files |= m.files
     paths = [path for _,path in gathered.values()]
     if head['settings']['folder']:
         for path in paths: shutil.copy2(path, partial/path.name)
-    else: join_parts(paths, partial/_WHOLE, merged.columns)
+    else: join_parts(paths, partial/_WHOLE, merged)
     merged.finish()
     return merged
 

@@ -47,7 +47,7 @@ from .calibration import calibrate
 from .cleaning import clean_text, prepare_data, subsample, write_train_keys, write_unigrams
 from .core import LABELS, InputError, ModelRecord, atomic_folder, cache_dir, check_hub
 from .core import check_positive, check_seed, check_unknown, encode, linear_logits
-from .core import verify_checksums, write_checksums, write_json
+from .core import sha256_file, verify_checksums, write_checksums, write_json
 from .data import data_record, load_prepared, load_splits, locate_in_wheel, map_labels, normalize_label
 from .data import text_domains
 
@@ -971,6 +971,7 @@ def quickstart_root(
     rows:int|None=None, # Of each split of the source; None: all
 ) -> Path: # It need not exist
     "Folder of the quickstart's models in the cache, one for each package version and choice of source, model and rows"
+    if Path(source).is_file(): source = f'{Path(source).name}-{sha256_file(source)[:12]}' # known by its content
     choices = [(source, 'tweets'), (model, 'minilm'), (rows, None)]
     changed = [str(value).replace('/', '_') for value,default in choices if value!=default]
     return cache_dir()/'-'.join(['quickstart', version('sentiment_nb'), *changed])

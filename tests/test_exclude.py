@@ -80,7 +80,7 @@ def test_other_scripts_are_not_confused(workdir):
 
 BAD = [('id,body\n1,Fine\n', 'a.csv', "expected one called 'text'"), ('text,review\n', 'a.csv', 'no rows'),
     ('', 'a.csv', 'is empty'), ('{"body": "Fine", "n": 1}\n', 'a.jsonl', "expected one called 'text'"),
-    ('\n\n', 'a.txt', 'holds no text'), ('Fine', 'a.xlsx', 'save it as one of these'), (None, 'a.csv', 'does not exist'),
+    ('\n\n', 'a.txt', 'holds no text'), ('Fine', 'a.ods', 'save it as one of these'), (None, 'a.csv', 'does not exist'),
     ('{"text": ["Fine"], "n": 1}\n', 'a.jsonl', 'flatten it'), ('id,text\n1,Fine, really\n', 'a.csv', 'got 3'),
     ('no zip', 'a.csv.zip', 'zip')]
 

@@ -9,6 +9,7 @@ import zipfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from openpyxl import Workbook
 
 SPLITS = 'train', 'validation', 'test'
 NAMES = 'negative', 'positive'
@@ -201,10 +202,20 @@ def zipped(name, content):
     with zipfile.ZipFile(f, 'w') as z: z.writestr(name, content)
     return f.getvalue()
 
+def workbook(rows=ROWS, header=('text','label'), **sheets):
+    "A workbook as openpyxl writes it, further sheets by name"
+    book = Workbook()
+    for row in [header, *rows]: book.active.append(row)
+    for name,others in sheets.items():
+        for row in others: (book[name] if name in book.sheetnames else book.create_sheet(name)).append(row)
+    f = io.BytesIO()
+    book.save(f)
+    return f.getvalue()
+
 DOWNLOADS = {'reviews-2023.05.zip': zipped('reviews.csv', table()), 'Archive.ZIP': zipped('Data.CSV', table()),
     'reviews.CSV.GZ': gzip.compress(table()), 'a.tsv.bz2': bz2.compress(table(sep='\t')),
     'lines.zip': zipped('a.jsonl', LINES),
-    'a.2023.gz': gzip.compress(table()), 'a.ndjson': LINES}
+    'a.2023.gz': gzip.compress(table()), 'a.ndjson': LINES, 'a.XLSX': workbook(), 'a.xlsm': workbook()}
 
 @pytest.mark.parametrize('name', DOWNLOADS)
 def test_names_of_downloads(name, prepared, predicted):
@@ -340,3 +351,206 @@ def test_a_header_that_is_missing(prepared, predicted):
     args = '--text-column', 'column_1'
     assert prepared('a.csv', content, '--no-header', *args, '--label-column', 'column_2')[0]==dict(ROWS)
     assert len(predicted('a.csv', content, '--no-header', *args)[0])==100
+
+# Excel
+
+def test_a_sheet_by_name(prepared, predicted, refuses):
+    "Of several the first is read, and said; another is named; a CSV has none"
+    content = workbook([('x', 'y')], ('a','b'), Data=[('text','label'), *ROWS])
+    texts, done = prepared('a.xlsx', content, '--sheet', 'data')
+    assert texts==dict(ROWS) and 'sheets' not in done.err
+    assert len(predicted('a.xlsx', content, '--sheet', 'Data')[0])==100
+    refuses(['prepare', 'a.xlsx', '--out', 'new', '--sheet', 'Nowhere'], "'Sheet', 'Data'", '(--sheet)')
+    content = workbook(Notes=[('x', 'y')])
+    texts, done = prepared('a.xlsx', content)
+    assert texts==dict(ROWS) and "'Sheet', 'Notes'" in done.err and '--sheet' in done.err
+
+def test_a_sheet_of_a_table_without_sheets(refuses, workdir):
+    (workdir/'a.csv').write_bytes(table())
+    refuses(['prepare', 'a.csv', '--sheet', 'Data', '--out', 'out'], 'no sheets', '(--sheet)')
+
+def test_what_cells_hold(predicted, model, cli, workdir):
+    "Texts to the letter, numbers among texts as texts, dates as dates, errors and empty cells as nothing"
+    from datetime import datetime
+    rows = [('007', 1, datetime(2026, 12, 1), 'x'), (2024, 2, None, 4.5), ('a_x000D_\nb', 3)]
+    rows += [('#NAME?', 4), (), ('NA', 5, None, True), ()]
+    answers, done = predicted('a.xlsx', workbook(rows, ('text','n','when','mixed')))
+    assert [r['text'] for r in answers]==['007', '2024', 'a\r\nb', None, None, 'NA']
+    assert [r['n'] for r in answers]==[1, 2, 3, 4, None, 5] and answers[0]['when']=='2026-12-01'
+    assert [r['mixed'] for r in answers]==['x', '4.5', None, None, None, 'TRUE']
+    assert 'cell A5' in done.err and '#NAME?' in done.err and 'no text in 2 of 6 rows' in done.err
+    command = ['predict', '--model', model, '--file', 'a.xlsx', '--out']
+    for out in ('o.parquet', 'o.xlsx'): assert cli(*command, out).code==0
+    assert pq.read_schema('o.parquet').field('when').type==pa.date32()
+
+def test_texts_that_look_like_formulas(cli, model, workdir):
+    "In the result they are texts, and come back as such; numbers stay numbers"
+    from openpyxl import load_workbook
+    texts = ['=1+1', '+1', '@a', '#N/A', '007', 'a\r\nb']
+    (workdir/'a.jsonl').write_text('\n'.join(json.dumps({'text': t, 'n': 1.5}) for t in texts))
+    assert cli('predict', '--model', model, '--file', 'a.jsonl', '--out', 'out.xlsx').code==0
+    cells = list(load_workbook('out.xlsx').active.iter_rows(min_row=2))
+    assert [(row[0].data_type, row[1].data_type, row[1].value) for row in cells]==[('s', 'n', 1.5)]*6
+    from sentiment_nb.tables import read_table
+    assert [r['text'] for r in read_table('out.xlsx')[1]]==texts
+
+def test_a_formula_that_was_never_computed(both_refuse):
+    "Its cell would be empty"
+    both_refuse('a.xlsx', workbook([('=A1', 'positive')]), 'cell A2', 'formula')
+
+OLD = b'\xd0\xcf\x11\xe0' # the first bytes of an .xls, and of an .xlsx with a password
+
+@pytest.mark.parametrize('name, content, part', [('a.xlsx', b'PK', 'workbook'), ('a.xlsx', OLD, 'password'),
+    ('a.xlsx', zipped('xl/workbook.xml', b'<x/>'), 'workbook'), ('a.xlsx.gz', gzip.compress(workbook()), 'unpack'),
+    ('a.xlsx', workbook([], ()), 'a.xlsx'), ('a.xls', b'x', '.xlsx')])
+def test_workbooks_that_cannot_be_read(name, content, part, both_refuse): both_refuse(name, content, part)
+
+def test_a_text_longer_than_a_cell(refuses, model, workdir):
+    "openpyxl would cut it"
+    (workdir/'a.csv').write_text('text\nfine\n' + 'long '*8000)
+    refuses(['predict', '--model', model, '--file', 'a.csv', '--out', 'out.xlsx'], 'row 2', '32,767')
+
+def test_without_openpyxl(refuses, model, workdir, monkeypatch):
+    "A line says what installs it, before anything is predicted"
+    import sys
+    (workdir/'a.xlsx').write_bytes(workbook())
+    (workdir/'a.csv').write_bytes(table())
+    monkeypatch.setitem(sys.modules, 'openpyxl', None)
+    install = 'pip install "sentiment_nb[excel]"'
+    refuses(['prepare', 'a.xlsx', '--out', 'out'], install)
+    refuses(['predict', '--model', model, '--file', 'a.csv', '--out', 'out.xlsx'], install)
+
+def test_a_survey_in_excel(cli, model, workdir):
+    "evaluate, suspects, sample and share take workbooks, too"
+    (workdir/'a.xlsx').write_bytes(workbook())
+    assert cli('evaluate', model, 'a.xlsx', '--out', 'report').code==0
+    assert cli('suspects', 'a.xlsx', '--model', model, '--out', 's.xlsx').code==0
+    assert cli('predict', '--model', model, '--file', 'a.xlsx', '--out', 'scored.xlsx').code==0
+    assert cli('sample', 'scored.xlsx', '--n', 20, '--out', 'sample.xlsx').code==0
+    done = cli('share', 'scored.xlsx', '--json')
+    assert done.code==0 and 'positive' in done.out
+
+# The result as its input
+
+def test_the_result_is_written_like_its_input(cli, model, workdir):
+    "Delimiter, marks and decimal sign; another format is named"
+    import csv
+    from sentiment_nb.tables import read_table
+    def result(name, content, out='out.csv', *args):
+        (workdir/name).write_bytes(content)
+        done = cli('predict', '--model', model, '--file', name, '--out', out, *args)
+        assert done.code==0, done.err
+        return (workdir/out).read_text(encoding='utf-8').splitlines()
+    european = 'id;text;price\n1;"fine; really";4,50\n2;dull;3\n'.encode()
+    header, first, _ = result('a.csv', european)
+    assert header.startswith('id;text;price;label;confidence') and first.startswith('1;"fine; really";4,50;')
+    assert ',' in first.split(';')[-1] and '.' not in first.split(';')[-1]
+    done = cli('share', 'out.csv', '--json')
+    assert done.code==0 and len(json.loads(done.out)['shares'])>0
+    header, first, _ = result('a.csv', european, 'out.csv', '--format', 'csv')
+    assert header.startswith('id,text,price,label') and '"4,50"' in first and '0.' in next(csv.reader([first]))[-1]
+    assert result('a.csv', b'text|x\nfine|1.5\n')[0].startswith('text|x|label')
+    assert result('a.csv', b'text\nfine\n', 'o.csv', '--format', 'semicolon')[1].count(',')==3
+    spark = b'text,x\n"she said \\"no\\"",C:\\x\n'
+    assert result('a.csv', spark, 'out.csv', '--quoting', 'backslash')[1].startswith('"she said \\"no\\"",C:\\x,')
+    assert result('a.tsv', b'text\tx\n"Great\t1\n', 'out.tsv', '--quoting', 'none')[1].startswith('"Great\t1\t')
+    assert result('a.csv', european, 'out.tsv')[0].startswith('id\ttext')
+    done = cli('predict', '--model', model, '--file', 'a.csv', '--out', 'parts', '--format', 'xlsx')
+    part, = (workdir/'parts').glob('*.xlsx')
+    assert done.code==0 and next(read_table(part)[1])['text']=='fine; really'
+    assert cli('predict', '--model', model, '--file', 'a.csv', '--out', 'joined.xlsx', '--part-rows', 1).code==0
+    assert [row['text'] for row in read_table('joined.xlsx')[1]]==['fine; really', 'dull']
+
+def test_an_unknown_format_of_the_result(refuses, model, workdir):
+    (workdir/'a.csv').write_bytes(table())
+    command = ['predict', '--model', model, '--file', 'a.csv', '--out', 'out.csv', '--format', 'excel']
+    refuses(command, 'semicolon', '(--format)')
+
+# Folders
+
+def test_train_beside_test(cli, workdir, refuses):
+    "Tables of any kind, with the options of a file; two for one split are refused"
+    (workdir/'own').mkdir()
+    (workdir/'own/train.csv').write_bytes(table(header=('body','stars'), sep=';'))
+    (workdir/'own/test.csv').write_bytes(table([(f'{t} again', n) for t,n in ROWS[:10]], ('body','stars'), sep=';'))
+    args = ['prepare', 'own', '--text-column', 'body', '--label-column', 'stars', '--out', 'out']
+    assert cli(*args).code==0
+    assert pq.read_metadata('out/test.parquet').num_rows==10
+    (workdir/'own/train.tsv').write_bytes(table(sep='\t'))
+    refuses(args, 'train.csv and train.tsv')
+    (workdir/'own/train.tsv').unlink()
+    (workdir/'own/test.csv').write_bytes(b'body;id\nx;1\n')
+    refuses(args, 'test.csv', "'stars'")
+
+@pytest.mark.parametrize('names', [('pos','neg'), ('good','bad')])
+@pytest.mark.parametrize('split', ['', 'train'])
+def test_a_folder_for_each_class(names, split, cli, refuses, workdir):
+    "Their names are labels, as usual or mapped"
+    for i,(t,label) in enumerate(ROWS):
+        path = workdir/'own'/split/names[label=='negative']/f'{i}.txt'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(t)
+    args = ['prepare', 'own', '--out', 'out']
+    if names[0]=='good':
+        refuses(args, '--labels', 'bad=?,good=?')
+        args += ['--labels', 'bad=negative,good=positive']
+    done = cli(*args)
+    assert done.code==0, done.err
+    from sentiment_nb.data import load_prepared
+    rows = [r for d in load_prepared('out').values() for r in d]
+    assert {r['text']: ('negative','positive')[r['label']] for r in rows}==dict(ROWS)
+    empty = next((workdir/'own').rglob('*.txt'))
+    empty.write_text(' ')
+    refuses(args, empty.name, '--drop-empty')
+    assert cli(*args, '--drop-empty').code==0
+    assert json.loads((workdir/'out/prepared.json').read_text())['empty_dropped']=={'train': 1}
+
+# What is left out, and a look before
+
+STARS = {'negative': 1, 'positive': 5}
+
+def test_what_is_left_out_is_counted(prepared, workdir):
+    "By label and without a text: in the summary and in the record, from the cache too"
+    rows = [(t, STARS[n]) for t,n in ROWS] + [(f'so so {i}', 3) for i in range(10)] + [('', 5)]*2
+    for _ in range(2):
+        _, done = prepared('a.csv', table(rows), '--labels', '1=negative,3=,5=positive', '--drop-empty')
+        assert '2 without a text, 10 labelled 3' in done.out
+        record = json.loads((workdir/'out/prepared.json').read_text())
+        assert record['empty_dropped']=={'train': 2} and record['labels_dropped']=={'train': {'3': 10}}
+
+def test_dry_run(cli, workdir):
+    "Shows how a table is read, writes nothing, and ends as `prepare` would"
+    rows = [(t, STARS[n]) for t,n in ROWS] + [('so so @anna', 3), ('', 3)]
+    (workdir/'a.csv').write_bytes(b'sep=;\n' + table(rows, sep=';'))
+    done = cli('prepare', 'a.csv', '--out', 'new/out', '--dry-run')
+    assert done.code==2 and "--labels '1=?,3=?,5=?'" in done.err and done.err.count('\n')==1
+    assert 'delimiter semicolon' in done.out and 'encoding utf-8' in done.out and 'quoting double' in done.out
+    assert "'text', 'label'" in done.out and 'so so @user' in done.out and 'row 102' in done.out
+    lines = [line.split() for line in done.out.splitlines()]
+    assert ['1', '?', '50'] in [line[:3] for line in lines] and ['3', '?', '2'] in [line[:3] for line in lines]
+    command = ['prepare', 'a.csv', '--out', 'new/out', '--dry-run', '--drop-empty']
+    done = cli(*command, '--labels', '1=negative,3=,5=positive')
+    assert done.code==0 and '1 without a text, 1 labelled 3' in done.out and 'nothing is written' in done.out
+    assert [p.name for p in workdir.iterdir()]==['a.csv']
+    (workdir/'a.xlsx').write_bytes(workbook(Other=[('x',)]))
+    done = cli('prepare', 'a.xlsx', '--dry-run')
+    assert done.code==0 and 'sheet Sheet' in done.out and done.err.count('several sheets')==1
+
+# Styled letters
+
+@pytest.mark.parametrize('word', ['𝐭𝐞𝐫𝐫𝐢𝐛𝐥𝐞', '𝓽𝓮𝓻𝓻𝓲𝓫𝓵𝓮', '𝓉ℯ𝓇𝓇𝒾𝒷𝓁ℯ', 'ｔｅｒｒｉｂｌｅ', '&#119853;errible'])
+def test_styled_letters_are_read(word):
+    "To every model the word is the word"
+    from sentiment_nb.cleaning import POLICIES, clean_text
+    for policy in POLICIES: assert clean_text(f'this is {word}', policy)=='this is terrible'
+
+def test_the_quickstart_knows_a_file_by_its_content(workdir):
+    "Another file under the same name is another model"
+    from sentiment_nb.training import quickstart_root
+    (workdir/'a.csv').write_bytes(table())
+    first = quickstart_root('a.csv')
+    (workdir/'a.csv').write_bytes(table(ROWS[:50]))
+    assert quickstart_root('a.csv')!=first
+    (workdir/'b').mkdir()
+    (workdir/'b/a.csv').write_bytes(table())
+    assert quickstart_root('b/a.csv')==first
