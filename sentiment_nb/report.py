@@ -21,7 +21,7 @@ from .core import InputError, find_model, write_text
 from .eda import bonferroni_threshold, mask_text
 from .prevalence import PERIODS, check_unseen, group_columns, read_confusion
 from .prevalence import read_labels, read_scored, share_report
-from .themes import describe_company, describe_stability, describe_trend, find_themes, parse_aspects
+from .themes import describe_associations, describe_stability, describe_trend, find_themes, parse_aspects
 from .themes import phrase_scores, pick_phrases
 
 # %% ../nbs/20_report.ipynb #b20e0008
@@ -357,7 +357,8 @@ def theme_html(
     largest:float=1., # The share for which the bar is full, 0 to 1
 ) -> str: # HTML
     "A theme as a card"
-    remarks = [describe_company(theme['goes_with']).capitalize()[:1] + describe_company(theme['goes_with'])[1:]]
+    associations = describe_associations(theme['goes_with'])
+    remarks = [associations[:1].upper() + associations[1:]]
     if theme['trend']: remarks.append(describe_trend(theme['trend']))
     kind = 'soft' if theme.get('stable', True) else 'warn'
     parts = [f'<h3>{html.escape(theme["name"])}</h3>',

@@ -606,14 +606,15 @@ def _join_workbooks(paths, out, columns):
 def join_parts(
     paths:list[Path], # In order, at least one
     out:Path, # The file to write
-    manifest:Manifest, # Has the columns of the parts, and what each begins with
+    columns:list[str], # Of the parts
+    header:str='', # With which each part of a text format begins
 ):
     "Write one file with the rows of all parts, and wait until it is on the disk"
     suffix = paths[0].suffix
     with _explain_types(paths[0].name, suffix):
         if suffix=='.parquet': _join_parquet(paths, out)
-        elif suffix=='.xlsx': _join_workbooks(paths, out, manifest.columns)
-        else: _join_text(paths, out, manifest.header.encode())
+        elif suffix=='.xlsx': _join_workbooks(paths, out, columns)
+        else: _join_text(paths, out, header.encode())
     _sync(out)
 
 # %% ../nbs/23_scale.ipynb #5ca1e041
@@ -673,8 +674,8 @@ def describe_work(
     model:dict, # From `describe_model`
 ) -> dict: # As JSON has it
     "The first line of a manifest: what a result depends on"
-    settings = work.reading | {'format': work.format, 'suffix': work.suffix, 'part_rows': work.part_rows, 'folder': work.is_folder}
-    return {'version': __version__, 'model': model, 'settings': settings, 'shard': work.shard and list(work.shard),
+    written = {'format': work.format, 'suffix': work.suffix, 'part_rows': work.part_rows, 'folder': work.is_folder}
+    return {'version': __version__, 'model': model, 'settings': work.reading | written, 'shard': work.shard and list(work.shard),
         'input': [asdict(f) for f in work.files]}
 
 def _open_manifest(folder, head, overwrite):
@@ -706,7 +707,7 @@ def _finish(run, source):
     if not run.rows and not run.work.shard: raise InputError(f"{source} has no rows: give a file with texts")
     if not (run.work.is_folder or run.work.shard):
         paths = [run.work.part_path(run.folder, *i) for i in sorted(parts)]
-        join_parts(paths, run.folder/_WHOLE, run.manifest)
+        join_parts(paths, run.folder/_WHOLE, run.manifest.columns, run.manifest.header)
     run.manifest.finish()
 
 # %% ../nbs/23_scale.ipynb #5ca1e047
@@ -838,7 +839,7 @@ def _merge_into(partial, manifests):
     paths = [path for _,path in gathered.values()]
     if head['settings']['folder']:
         for path in paths: shutil.copy2(path, partial/path.name)
-    else: join_parts(paths, partial/_WHOLE, merged)
+    else: join_parts(paths, partial/_WHOLE, merged.columns, merged.header)
     merged.finish()
     return merged
 

@@ -742,10 +742,9 @@ def _torch_head(regression):
 # %% ../nbs/07_training.ipynb #0acde495
 def _load_encoder(folder, max_length):
     "An encoder without a head, and its tokenizer"
-    with _loading_errors(folder):
-        with _quiet():
-            encoder = AutoModel.from_pretrained(folder, attn_implementation='eager', use_safetensors=True,
-                trust_remote_code=False).eval()
+    with _loading_errors(folder), _quiet():
+        encoder = AutoModel.from_pretrained(folder, attn_implementation='eager', use_safetensors=True,
+            trust_remote_code=False).eval()
         _check_kind(encoder, folder)
         _check_length(encoder, max_length)
         return encoder, load_tokenizer(folder, encoder)
