@@ -675,8 +675,9 @@ def describe_work(
 ) -> dict: # As JSON has it
     "The first line of a manifest: what a result depends on"
     written = {'format': work.format, 'suffix': work.suffix, 'part_rows': work.part_rows, 'folder': work.is_folder}
-    return {'version': __version__, 'model': model, 'settings': work.reading | written, 'shard': work.shard and list(work.shard),
-        'input': [asdict(f) for f in work.files]}
+    files = [asdict(f) for f in work.files]
+    shard = work.shard and list(work.shard)
+    return {'version': __version__, 'model': model, 'settings': work.reading | written, 'shard': shard, 'input': files}
 
 def _open_manifest(folder, head, overwrite):
     "The manifest of the unfinished work in a folder; that of other work is rejected, or deleted by `overwrite`"
