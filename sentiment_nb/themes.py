@@ -168,7 +168,8 @@ def _export_minilm(folder):
     from transformers import AutoModel
     from sentiment_nb.training import load_tokenizer, resolve_encoder, trace_to_onnx
     source = resolve_encoder('minilm', 'Or give --encoder words, or the folder of a frozen model.')
-    encoder = AutoModel.from_pretrained(source, attn_implementation='eager', use_safetensors=True, trust_remote_code=False)
+    encoder = AutoModel.from_pretrained(
+        source, attn_implementation='eager', use_safetensors=True, trust_remote_code=False)
     class MeanPooled(torch.nn.Module):
         "Mean of the token vectors"
         def __init__(self):
