@@ -21,7 +21,7 @@ def pytest_configure(config):
     config.addinivalue_line('markers', 'slow: takes minutes or wants the large data sets; run by `make test-all`')
 
 # Files that read what `test_cache.py` makes
-NEED_MODELS = ['test_app.py', 'test_engine.py', 'test_languages.py', 'test_report.py', 'test_roberta.py', 'test_themes.py']
+NEED_MODELS = [f'test_{name}.py' for name in ('app', 'engine', 'languages', 'report', 'roberta', 'themes')]
 
 def pytest_collection_modifyitems(items):
     """One worker makes the models of `test_cache.py` and goes on with the first file that reads them; the other makes `tiny`
