@@ -247,7 +247,7 @@ def ablation(args):
     "A quarter of the quickstart's texts, and the same without one kind of them, with paired intervals; an interrupted run goes on"
     judged = {}
     whole = Path(f'{args.out}-all')
-    for name in ('all', MASKED, *LEFT_OUT):
+    for name in ('all', *(args.variants or (MASKED, *LEFT_OUT))):
         folder = Path(f"{args.out}-{name.replace(' ', '-')}")
         kept = Path(f'{folder}.judged.json')
         if not (folder/'onnx').is_dir(): train_variant(name, folder, args.seed)
@@ -273,6 +273,7 @@ def main():
         p.add_argument('--per-frame', type=int, default=50, help='cases of each frame of the suite')
         p.add_argument('--name', default='general')
         p.add_argument('--models', nargs='+', default=['models/quickstart'])
+        p.add_argument('--variants', nargs='+', choices=[MASKED, *LEFT_OUT], help='of the ablation; by default all')
     args = parser.parse_args()
     args.func(args)
 
