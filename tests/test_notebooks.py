@@ -126,6 +126,13 @@ def test_imports_are_declared(path):
     assert not undeclared(tree.body, base if path.stem in light else base | extras)
     assert not undeclared(ast.walk(tree), base | extras)
 
+def test_no_large_file_is_tracked():
+    "Data, weights and packages stay out of the repository; the largest page has its figures in it"
+    listed_files = subprocess.run(['git', 'ls-files', '-z'], capture_output=True, text=True, cwd=root)
+    if listed_files.returncode: pytest.skip('this is no checkout of git')
+    paths = [root/name for name in listed_files.stdout.split('\0') if name]
+    assert [p.name for p in paths if p.is_file() and p.stat().st_size>2**20]==[]
+
 def test_no_import_silences_warnings():
     "cleanlab does when it is imported"
     script = "import warnings, sentiment_nb.eda, sentiment_nb.audit; warnings.warn('still heard')"
