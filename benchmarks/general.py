@@ -75,13 +75,17 @@ def all_classes(probs, labels):
 
 def interval(right): return clustered_interval(np.asarray(right), np.arange(len(right)))
 
+def as_two_classes(labels, probs):
+    "Of the texts with an opinion: probabilities of negative and positive, renormalised, and which of them is true"
+    has_opinion = labels!=1
+    two = probs[has_opinion][:,[0,2]]
+    return two/two.sum(1, keepdims=True), labels[has_opinion]//2
+
 def score(rows, probs, threshold):
     "Scores of one model on one set, shares from 0 to 1"
     labels = rows.label.to_numpy()
     has_opinion = labels!=1
-    two = probs[has_opinion][:,[0,2]]
-    two = two/two.sum(1, keepdims=True)
-    truth = labels[has_opinion]//2
+    two,truth = as_two_classes(labels, probs)
     preds = probs.argmax(1)
     certain = (probs[has_opinion]>=threshold).sum(1)==1
     right = preds[has_opinion]==labels[has_opinion]
@@ -216,11 +220,11 @@ def judge_variant(folder, tweets_of, args):
         rows = read_set(name, tweets_of if name=='tweets' else folder, args.texts)
         probs = predict(rows.text.tolist())
         labels = rows.label.to_numpy()
-        has_opinion = labels!=1
-        right = probs[has_opinion][:,[0,2]].argmax(1)==labels[has_opinion]//2
+        two,truth = as_two_classes(labels, probs)
+        right = two.argmax(1)==truth
         columns[f'{name}: accuracy'] = right.tolist(), list(range(len(right)))
-        if has_opinion.all(): continue
-        neutral = probs[~has_opinion].argmax(1)==1
+        if len(right)==len(labels): continue
+        neutral = probs[labels==1].argmax(1)==1
         columns[f'{name}: neutral called neutral'] = neutral.tolist(), list(range(len(neutral)))
     cases = run_suite(predict, predictor.record.labels, make_suite(0, args.per_frame))
     for capability in CAPABILITIES:

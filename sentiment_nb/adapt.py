@@ -29,8 +29,8 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from tqdm.auto import tqdm
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments, set_seed
 from .calibration import calibrate, fit_conformal, fit_temperature
-from .cleaning import TRAIN_KEYS, UNIGRAMS, clean_text, dedup_key, find_duplicates, read_train_keys
-from .cleaning import read_unigrams, subsample, text_keys
+from .cleaning import UNIGRAMS, clean_text, dedup_key, find_duplicates, read_train_keys
+from .cleaning import read_unigrams, subsample, text_keys, write_train_keys
 from .core import LABELS, InputError, ModelRecord, atomic_folder, check_seed, encode, find_model
 from .core import linear_logits, sha256_file, softmax, wilson_interval, write_checksums
 from .data import load_source
@@ -38,8 +38,8 @@ from .ensemble import log_probs
 from .evaluation import mcnemar, text_losses
 from .evaluation_report import predict_all
 from .inference import Predictor, export_onnx
-from .training import TOKEN, ProgressCallback, compute_metrics, finish_model_folder
-from .training import load_pretrained, resolve_encoder, trace_to_onnx
+from .training import TOKEN, LogitsOnly, PooledEncoder, ProgressCallback, compute_metrics
+from .training import finish_model_folder, load_pretrained, probe_head, resolve_encoder, trace_to_onnx
 
 # %% ../nbs/21_adapt.ipynb #ad210008
 class OwnRows(NamedTuple):
@@ -287,17 +287,6 @@ def open_encoder(
     reads = ModelRecord('frozen', base, record.labels, record.policy, max_length, record.truncation)
     return StateEncoder(net.base_model.eval(), tokenizer, reads)
 
-class _Probe(torch.nn.Module):
-    "Mean of the token vectors brought to length one, then a linear head; takes ids and mask, returns logits"
-    def __init__(self, net, head=None):
-        super().__init__()
-        self.net = net
-        self.head = head or torch.nn.Identity()
-    def forward(self, input_ids, attention_mask):
-        hidden = self.net(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        return self.head(torch.nn.functional.normalize((hidden*mask).sum(1)/mask.sum(1)))
-
 @torch.inference_mode()
 def _run_net(net, tokenizer, record, texts, batch_size=32):
     "Outputs of a network for each text, in batches of similar length, with a bar on a terminal if there are many"
@@ -317,7 +306,7 @@ def embed_texts(
     texts:list[str], # Raw texts
 ) -> np.ndarray: # Mean of the token vectors, of length one, (n_texts, width), float32
     "Pooled states of an encoder (Reimers and Gurevych 2019, arXiv:1908.10084); compute them once, and keep them"
-    return _run_net(_Probe(encoder.net), encoder.tokenizer, encoder.record, texts)
+    return _run_net(PooledEncoder(encoder.net), encoder.tokenizer, encoder.record, texts)
 
 # %% ../nbs/21_adapt.ipynb #ad210107
 PROBE_C = (1., 10., 100.) # Inverse penalties that the folds choose from
@@ -461,14 +450,6 @@ def finetune(
     record.settings = dict(epochs=epochs, learning_rate=learning_rate, batch_size=16)
     return StateEncoder(net.cpu().eval(), tokenizer, record)
 
-class _Logits(torch.nn.Module):
-    "A network that takes ids and mask and returns logits"
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-    def forward(self, input_ids, attention_mask):
-        return self.net(input_ids=input_ids, attention_mask=attention_mask).logits
-
 def finetune_candidate(
     model:str|Path, # A model folder of kind `transformer`
     rows:OwnRows, # Labelled texts
@@ -479,7 +460,7 @@ def finetune_candidate(
     def fit_predict(train, held_out, _):
         part = rows.select(train)
         tuned = finetune(model, part.texts, part.classes, labels, seed=seed)
-        return _run_net(_Logits(tuned.net), tuned.tokenizer, tuned.record, rows.select(held_out).texts)
+        return _run_net(LogitsOnly(tuned.net), tuned.tokenizer, tuned.record, rows.select(held_out).texts)
     return Candidate('finetuned', (None,), fit_predict, repeats=1)
 
 # %% ../nbs/21_adapt.ipynb #ad210112
@@ -520,13 +501,6 @@ def labels_needed(
     return int(np.ceil(max(needed, n+10)/10)*10)
 
 # %% ../nbs/21_adapt.ipynb #ad210202
-def _write_keys(folder, texts, start=None):
-    "Keep the keys of the texts that were learned from, and of those that the starting model knows"
-    keys = text_keys(texts)
-    earlier = None if start is None else read_train_keys(start)
-    if earlier is not None: keys = np.append(keys, earlier)
-    np.save(Path(folder)/TRAIN_KEYS, np.unique(keys), allow_pickle=False)
-
 MAX_UNFAMILIAR = .05 # Share of one's own texts
 
 def _keep_unigrams(folder, texts, start):
@@ -575,7 +549,7 @@ def save_unchanged(
     recalibrate(record, predict_all(predictor, rows.texts), classes)
     record.data = record.data | {'calibrated_on': data}
     record.save(folder)
-    _write_keys(folder, rows.texts, start)
+    write_train_keys(folder, rows.texts, read_train_keys(start))
     _keep_unigrams(folder, rows.texts, start)
     write_checksums(folder)
 
@@ -592,15 +566,8 @@ def _probe_option(start, own, general, seed):
     X = embed_texts(encoder, own.learn.texts)
     def save(folder, C):
         probe = fit_probe(X, own.learn.classes, C)
-        coef = probe.coef_
-        intercept = probe.intercept_
-        if len(own.labels)==2:
-            coef = np.concatenate([-coef/2, coef/2])
-            intercept = np.concatenate([-intercept/2, intercept/2])
-        head = torch.nn.Linear(coef.shape[1], len(coef))
-        head.load_state_dict({'weight': torch.tensor(coef), 'bias': torch.tensor(intercept)})
         (folder/'onnx').mkdir()
-        trace_to_onnx(_Probe(encoder.net, head), folder/'onnx'/'model.onnx')
+        trace_to_onnx(PooledEncoder(encoder.net, probe_head(probe)), folder/'onnx'/'model.onnx')
         encoder.tokenizer.save_pretrained(folder)
         reads = encoder.record
         return ModelRecord('frozen', reads.base, own.labels, reads.policy, reads.max_length, reads.truncation)
@@ -663,8 +630,8 @@ def _save_learned(folder, option, held_out, own, data, start, scores, seed, name
     record.settings = record.settings | dict(adapted_from=start.name, candidate=held_out.name, setting=held_out.setting)
     record.metrics = {'validation': compute_metrics(own.learn.classes, held_out.logits[0]), 'adapted': scores}
     calibrate(record, held_out.logits[0], own.learn.classes)
-    own_weights = held_out.name!='ngrams' # of the starting model, which knows its own texts
-    _write_keys(folder, own.learn.texts + option.seen, start if own_weights else None)
+    has_weights = held_out.name!='ngrams' # of the starting model, which knows its own texts
+    write_train_keys(folder, own.learn.texts + option.seen, read_train_keys(start) if has_weights else None)
     _keep_unigrams(folder, own.learn.texts, start)
     finish_model_folder(folder, record, name, len(own.learn.texts) + len(option.seen))
 

@@ -9,9 +9,9 @@ __all__ = ['MARKS', 'SURROGATES', 'NOT_SENTENCE', 'STYLED', 'PICTURE', 'INVISIBL
            'normalize_unicode', 'plain_letters', 'strip_controls', 'unescape_html', 'strip_tags', 'mask_urls',
            'mask_users', 'remove_emojis', 'emojis_to_words', 'shorten_elongations', 'strip_punctuation',
            'normalize_whitespace', 'clean_text', 'dedup_key', 'find_duplicates', 'text_keys', 'write_train_keys',
-           'read_train_keys', 'UnigramModel', 'fit_unigrams', 'write_unigrams', 'read_unigrams', 'split_rows',
-           'first_rows', 'draw_rows', 'add_dedup_keys', 'subsample', 'letters_key', 'exclude_texts', 'mark_in_train',
-           'deduplicate', 'parse_dates', 'split_train', 'write_splits', 'prepare_data']
+           'read_train_keys', 'UnigramModel', 'fit_unigrams', 'write_unigrams', 'write_train_digests', 'read_unigrams',
+           'split_rows', 'first_rows', 'draw_rows', 'add_dedup_keys', 'subsample', 'letters_key', 'exclude_texts',
+           'mark_in_train', 'deduplicate', 'parse_dates', 'split_train', 'write_splits', 'prepare_data']
 
 # %% ../nbs/05_cleaning.ipynb #f2ae3e36
 import hashlib, html, math, re, string, unicodedata
@@ -243,9 +243,12 @@ def text_keys(
 def write_train_keys(
     folder:str|Path, # A model folder that is being written
     texts:list[str], # What it was trained and calibrated on
+    earlier:np.ndarray|None=None, # Keys of further texts that it knows
 ):
     "Keep the keys of the training texts in a model folder"
-    np.save(Path(folder)/TRAIN_KEYS, np.unique(text_keys(texts)), allow_pickle=False)
+    keys = text_keys(texts)
+    if earlier is not None: keys = np.append(keys, earlier)
+    np.save(Path(folder)/TRAIN_KEYS, np.unique(keys), allow_pickle=False)
 
 def read_train_keys(
     folder:str|Path, # A model folder
@@ -340,6 +343,15 @@ def write_unigrams(
     keys = np.array(sorted(model.log_freqs), np.uint32)
     freqs = np.array([model.log_freqs[k] for k in keys.tolist()])
     np.savez(Path(folder)/UNIGRAMS, keys=keys, log_freqs=freqs, unseen=model.unseen, usual=model.usual, cut=model.cut)
+
+def write_train_digests(
+    folder:str|Path, # A model folder that is being written
+    texts:list[str], # What it was trained on
+    held_out:list[str], # Its validation texts
+):
+    "Keep what tells the training texts again, their keys and the frequencies of their words"
+    write_train_keys(folder, texts + held_out)
+    write_unigrams(folder, texts, held_out)
 
 def read_unigrams(
     folder:str|Path, # A model folder

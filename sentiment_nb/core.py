@@ -6,9 +6,10 @@
 __all__ = ['LABELS', 'FORMAT', 'MODEL_KINDS', 'MAX_LENGTH', 'WHEEL', 'NOT_WORDS', 'MAX_TEXTS', 'MAX_CHARS', 'MAX_EXPLAIN',
            'MAX_BODY', 'InputError', 'check_seed', 'check_positive', 'check_iterable', 'check_texts', 'softmax',
            'linear_logits', 'check_probs', 'wilson_interval', 'write_text', 'write_json', 'sha256_file',
-           'write_checksums', 'verify_checksums', 'read_model_file', 'atomic_folder', 'atomic_file', 'reserve_output',
-           'ModelRecord', 'find_model', 'encode', 'unknown_share', 'check_unknown', 'batched', 'stop_words',
-           'split_words', 'cache_dir', 'check_hub', 'count_cpus', 'bind_socket']
+           'write_checksums', 'verify_checksums', 'read_model_file', 'acquire_lock', 'check_replaceable',
+           'atomic_folder', 'atomic_file', 'reserve_output', 'ModelRecord', 'find_model', 'encode', 'unknown_share',
+           'check_unknown', 'batched', 'stop_words', 'split_words', 'cache_dir', 'check_hub', 'count_cpus',
+           'bind_socket']
 
 # %% ../nbs/00_core.ipynb #86770135
 import hashlib, json, os, re, shutil, socket, warnings
@@ -269,21 +270,30 @@ def _resolve_output(out):
     if not path.name: raise InputError(f"{out} is the root of a disk, expected the name of a result: choose another --out")
     return path
 
-def _acquire(lock, out):
-    "Acquire the lock of an output; a place that another run holds is rejected"
+def acquire_lock(
+    lock:FileLock, # Not held yet
+    out:Path, # What it guards, for the messages
+):
+    "Acquire the lock of an output; a place that another run holds, or has just finished, is rejected"
     try: lock.acquire(timeout=0)
-    except Timeout: raise InputError(f"{out} is in use by another run: wait for it, or choose another --out") from None
+    except Timeout: pass
     except OSError as e: raise InputError(f"{out} cannot be written ({e.strerror}): choose another --out") from None
+    if not lock.is_locked or not Path(lock.lock_file).exists():
+        lock.release()
+        raise InputError(f"{out} is in use by another run: wait for it, or choose another --out")
 
 def _lock_output(out):
     "Make the folder above `out`, and return the lock of `out`, acquired"
     try: out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise InputError(f"{out} cannot be written ({e.strerror}): choose another --out") from None
     lock = FileLock(out.with_name(f'.{out.name}.lock'))
-    _acquire(lock, out)
+    acquire_lock(lock, out)
     return lock
 
-def _check_replaceable(out, marker):
+def check_replaceable(
+    out:Path, # A folder to write
+    marker:str, # The file by which an earlier result is recognised
+):
     "Reject a file, and a folder that holds other files than an earlier result"
     if out.is_file(): raise InputError(f"{out} is a file, expected a folder: choose another --out")
     if out.is_dir() and any(out.iterdir()) and not (out/marker).exists():
@@ -308,7 +318,7 @@ def atomic_folder(
     lock = _lock_output(out)
     try:
         if old.exists() and not out.exists(): old.rename(out)
-        _check_replaceable(out, marker)
+        check_replaceable(out, marker)
         for path in (temporary,old): shutil.rmtree(path, ignore_errors=True)
         temporary.mkdir()
         yield temporary
@@ -351,7 +361,7 @@ def reserve_output(
     out = _resolve_output(out)
     existing = next((p for p in out.parents if p.is_dir()), out.parent)
     lock = FileLock(existing/f".{'-'.join(out.relative_to(existing).parts)}.run.lock")
-    _acquire(lock, out)
+    acquire_lock(lock, out)
     try: yield
     finally: _remove(lock)
 

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from tokenizers import Tokenizer
 from tqdm import tqdm
 from .calibration import calibrate
-from .cleaning import dedup_key, subsample, write_train_keys, write_unigrams
+from .cleaning import dedup_key, subsample, write_train_digests
 from .core import InputError, ModelRecord, atomic_folder, batched, check_positive, check_seed
 from .data import data_record, load_splits, text_domains
 from .inference import Predictor, pad_batch, token_ids
@@ -127,8 +127,7 @@ def _save_student(net, record, teacher, folder, name, texts, validation_texts):
     (folder/'onnx').mkdir()
     trace_to_onnx(net, folder/'onnx'/'model.onnx')
     shutil.copyfile(Path(teacher)/'tokenizer.json', folder/'tokenizer.json')
-    write_train_keys(folder, texts + validation_texts)
-    write_unigrams(folder, texts, validation_texts)
+    write_train_digests(folder, texts, validation_texts)
     finish_model_folder(folder, record, name, len(texts))
 
 def distill_model(

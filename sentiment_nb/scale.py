@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from tqdm import tqdm
 from . import __version__
-from .core import InputError, batched, cache_dir, check_positive, sha256_file, write_json, write_text
+from .core import InputError, acquire_lock, batched, cache_dir, check_positive, check_replaceable
+from .core import sha256_file, write_json, write_text
 from .inference import predict_rows, result_types
 from .tables import FORMATS, PACKED, READ_ONLY, TABLES, open_bytes, read_rows
 from .tables import result_columns, table_suffix, write_rows
@@ -320,8 +321,7 @@ def _find_format(out, files, format):
 def _check_place(out, is_folder, files):
     "Reject an output that is read, that stands in a folder that is read, or that would replace something else"
     if is_folder and out.is_file(): raise InputError(f"{out} is a file, expected a folder for the parts: choose another --out")
-    if is_folder and out.is_dir() and any(out.iterdir()) and not (out/MANIFEST).exists():
-        raise InputError(f"{out} holds other files (no {MANIFEST}), and would be replaced: choose another --out")
+    if is_folder: check_replaceable(out, MANIFEST)
     if not is_folder and out.is_dir(): raise InputError(f"{out} is a folder, expected a file to write: choose another --out")
     local = [Path(f.name) for f in files if not _is_url(f.name)]
     if any(out.exists() and path.samefile(out) for path in local):
@@ -359,13 +359,6 @@ def _inode(path):
     "What tells a file from a later one of the same name; None where there is none"
     with suppress(OSError): return os.stat(path).st_ino
 
-def _acquire(lock, place):
-    "Acquire the lock of unfinished work; a place where another run works is rejected"
-    message = f"{place} is in use by another run: wait for it, or choose another --out"
-    try: lock.acquire(timeout=0)
-    except Timeout: raise InputError(message) from None
-    if not Path(lock.lock_file).exists(): raise InputError(message) # that run has just finished
-
 @contextmanager
 def hold_work(
     place:Path, # The result
@@ -373,10 +366,9 @@ def hold_work(
     "Make `PLACE.partial` and hold it; the next run takes it over, a second one is rejected. Without a finished part it is deleted at the end"
     partial = place.with_name(place.name + '.partial')
     lock = FileLock(partial/'.lock')
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        _acquire(lock, place)
+    try: partial.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise InputError(f"{place} cannot be written ({e.strerror}): choose another --out") from None
+    acquire_lock(lock, place)
     own = _inode(lock.lock_file)
     try: yield partial
     finally:

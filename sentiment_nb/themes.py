@@ -164,23 +164,13 @@ class Encoder(NamedTuple):
 
 def _export_minilm(folder):
     "Write the mean-pooled encoder as ONNX, with its tokenizer"
-    import torch
     from transformers import AutoModel
-    from sentiment_nb.training import load_tokenizer, resolve_encoder, trace_to_onnx
+    from sentiment_nb.training import PooledEncoder, load_tokenizer, resolve_encoder, trace_to_onnx
     source = resolve_encoder('minilm', 'Or give --encoder words, or the folder of a frozen model.')
     encoder = AutoModel.from_pretrained(
         source, attn_implementation='eager', use_safetensors=True, trust_remote_code=False)
-    class MeanPooled(torch.nn.Module):
-        "Mean of the token vectors"
-        def __init__(self):
-            super().__init__()
-            self.encoder = encoder
-        def forward(self, input_ids, attention_mask):
-            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            mask = attention_mask.unsqueeze(-1).to(states.dtype)
-            return (states*mask).sum(1)/mask.sum(1)
     load_tokenizer(source, encoder).save_pretrained(folder)
-    trace_to_onnx(MeanPooled(), folder/'model.onnx')
+    trace_to_onnx(PooledEncoder(encoder), folder/'model.onnx')
 
 def _minilm_folder():
     "The exported encoder in the cache, made by the first call"

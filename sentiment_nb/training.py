@@ -7,10 +7,10 @@ __all__ = ['MINILM_SHA256', 'HUB_IDS', 'LEARNING_RATES', 'LOCAL_ENCODER', 'OFFLI
            'NOT_EXPORTABLE', 'MODEL_CARD', 'ADDITIVE_MASK', 'TOKEN', 'C_GRID', 'resolve_encoder', 'tokenize',
            'load_tokenizer', 'load_pretrained', 'freeze', 'make_arguments', 'ProgressCallback', 'compute_metrics',
            'CheckpointCallback', 'make_trainer', 'fit_trainer', 'format_model_card', 'finish_model_folder',
-           'find_checkpoint', 'save_transformer', 'train_transformer', 'torch_logits', 'trace_to_onnx', 'torch_to_onnx',
-           'linear_weighting', 'nb_ratio', 'fit_linear', 'tune_C', 'train_linear', 'train_linear_probe',
-           'write_classifier', 'import_classifier', 'train_model', 'train_quickstart', 'Quickstart', 'quickstart_root',
-           'load_quickstart']
+           'find_checkpoint', 'LogitsOnly', 'save_transformer', 'train_transformer', 'torch_logits', 'trace_to_onnx',
+           'torch_to_onnx', 'linear_weighting', 'nb_ratio', 'fit_linear', 'tune_C', 'train_linear', 'PooledEncoder',
+           'probe_head', 'train_linear_probe', 'write_classifier', 'import_classifier', 'train_model',
+           'train_quickstart', 'Quickstart', 'quickstart_root', 'load_quickstart']
 
 # %% ../nbs/07_training.ipynb #a6bfd7a1
 import inspect, json, re, shutil, sys, time, warnings
@@ -44,7 +44,7 @@ from transformers.integrations.integration_utils import get_available_reporting_
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_sentencepiece_available
 from .calibration import calibrate
-from .cleaning import clean_text, prepare_data, subsample, write_train_keys, write_unigrams
+from .cleaning import clean_text, prepare_data, subsample, write_train_digests
 from .core import LABELS, InputError, ModelRecord, atomic_folder, cache_dir, check_hub
 from .core import check_positive, check_seed, check_unknown, encode, linear_logits
 from .core import sha256_file, verify_checksums, write_checksums, write_json
@@ -436,12 +436,12 @@ def find_checkpoint(
     write_json(folder/'settings.json', settings)
 
 # %% ../nbs/07_training.ipynb #34b0000c
-class _Logits(torch.nn.Module):
+class LogitsOnly(torch.nn.Module):
     "A network that takes ids and mask and returns logits"
-    def __init__(self, net):
+    def __init__(self, net:torch.nn.Module): # A classifier of transformers
         super().__init__()
         self.net = net
-    def forward(self, input_ids, attention_mask):
+    def forward(self, input_ids:torch.Tensor, attention_mask:torch.Tensor): # Both (n_texts, n_tokens)
         return self.net(input_ids=input_ids, attention_mask=attention_mask).logits
 
 @torch.inference_mode()
@@ -465,7 +465,8 @@ def save_transformer(
     "Calibrate on validation and write network, tokenizer, record, card and hashes"
     tokenizer = trainer.processing_class
     validation = trainer.eval_dataset
-    logits = _forward(_Logits(trainer.model.eval()), tokenizer, validation['input_ids'][:], device=trainer.model.device)
+    net = LogitsOnly(trainer.model.eval())
+    logits = _forward(net, tokenizer, validation['input_ids'][:], device=trainer.model.device)
     calibrate(record, logits, validation['labels'][:], domains)
     tokenizer.model_max_length = record.max_length
     with _quiet(): trainer.model.save_pretrained(folder)
@@ -520,8 +521,7 @@ def train_transformer(
         arguments = make_arguments(checkpoints, rate, epochs, batch_size, seed, report_to, bf16)
         trainer = make_trainer(net, tokenizer, arguments, train, validation, class_weights, patience, callbacks)
         record.metrics = {'validation': fit_trainer(trainer, checkpoint)}
-        write_train_keys(tmp, rows['text'][:] + splits['validation']['text'][:])
-        write_unigrams(tmp, rows['text'][:], splits['validation']['text'][:])
+        write_train_digests(tmp, rows['text'][:], splits['validation']['text'][:])
         save_transformer(tmp, trainer, record, out.name, text_domains(splits['validation']))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return out
@@ -540,7 +540,7 @@ def torch_logits(
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     cleaned = [clean_text(t, record.policy) for t in texts]
     ids,_ = encode(tokenizer.backend_tokenizer, cleaned, record.max_length, record.truncation)
-    return _forward(_Logits(net.eval()), tokenizer, ids, batch_size)
+    return _forward(LogitsOnly(net.eval()), tokenizer, ids, batch_size)
 
 # %% ../nbs/07_training.ipynb #3bf6dacf
 def trace_to_onnx(
@@ -559,13 +559,13 @@ def trace_to_onnx(
 # %% ../nbs/07_training.ipynb #3bf6dad0
 ADDITIVE_MASK = ('bert','distilbert','roberta','xlm-roberta') # Encoders that take an additive mask in place of ones and zeros
 
-class _Padded(_Logits):
+class _Padded(LogitsOnly):
     "The network with its own padding token wherever the mask is 0, since some heads look for the last token that is none"
     def forward(self, input_ids, attention_mask):
         padding = torch.full_like(input_ids, self.net.config.pad_token_id or 0)
         return super().forward(torch.where(attention_mask==1, input_ids, padding), attention_mask)
 
-class _AdditiveMask(_Logits):
+class _AdditiveMask(LogitsOnly):
     "The network with an additive attention mask: zero, and the lowest number at padding"
     def forward(self, input_ids, attention_mask):
         padding = 1 - attention_mask[:,None,None,:].to(self.net.dtype)
@@ -710,25 +710,24 @@ def train_linear(
         record.settings = {'weighting': weighting, 'C': C, 'limit': limit}
         record.metrics = {'validation': compute_metrics(val_labels, logits)}
         calibrate(record, logits, val_labels, text_domains(val))
-        write_train_keys(tmp, train['text'][:] + val['text'][:])
-        write_unigrams(tmp, train['text'][:], val['text'][:])
+        write_train_digests(tmp, train['text'][:], val['text'][:])
         finish_model_folder(tmp, record, Path(out).name, len(train_texts)+len(val_texts))
     return Path(out)
 
 # %% ../nbs/07_training.ipynb #0acde494
-class _Pooled(torch.nn.Module):
+class PooledEncoder(torch.nn.Module):
     "Mean of the token vectors brought to length one, then a linear head; takes ids and mask, returns logits"
-    def __init__(self, encoder, head=None):
+    def __init__(self, encoder:torch.nn.Module, head:torch.nn.Module|None=None): # Of transformers; what reads the mean, None: nothing
         super().__init__()
         self.encoder = encoder
         self.head = head or torch.nn.Identity()
-    def forward(self, input_ids, attention_mask):
+    def forward(self, input_ids:torch.Tensor, attention_mask:torch.Tensor): # Both (n_texts, n_tokens)
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
         mean = (hidden*mask).sum(1)/mask.sum(1)
         return self.head(torch.nn.functional.normalize(mean))
 
-def _torch_head(regression):
+def probe_head(regression:LogisticRegression) -> torch.nn.Linear: # A fitted classifier; one row for each class
     "A logistic regression of scikit-learn as a linear layer with one row for each class"
     coef = regression.coef_
     intercept = regression.intercept_
@@ -773,18 +772,17 @@ def train_linear_probe(
         check_unknown(tokenizer, train['input_ids'][:], data)
         y = np.array(train['labels'][:])
         y_val = np.array(val['labels'][:])
-        X = _forward(_Pooled(encoder), tokenizer, train['input_ids'][:])
-        X_val = _forward(_Pooled(encoder), tokenizer, val['input_ids'][:])
+        X = _forward(PooledEncoder(encoder), tokenizer, train['input_ids'][:])
+        X_val = _forward(PooledEncoder(encoder), tokenizer, val['input_ids'][:])
         def fit(C): return LogisticRegression(C=C, max_iter=1000).fit(X, y)
         C,regression,logits = _tune((1, 10, 100), fit, X_val, y_val)
         record.settings = {'limit': limit, 'C': C}
         record.metrics = {'validation': compute_metrics(y_val, logits)}
         calibrate(record, logits, y_val, text_domains(splits['validation']))
         (tmp/'onnx').mkdir()
-        trace_to_onnx(_Pooled(encoder, _torch_head(regression)), tmp/'onnx'/'model.onnx')
+        trace_to_onnx(PooledEncoder(encoder, probe_head(regression)), tmp/'onnx'/'model.onnx')
         tokenizer.save_pretrained(tmp)
-        write_train_keys(tmp, rows['text'][:] + splits['validation']['text'][:])
-        write_unigrams(tmp, rows['text'][:], splits['validation']['text'][:])
+        write_train_digests(tmp, rows['text'][:], splits['validation']['text'][:])
         finish_model_folder(tmp, record, Path(out).name, len(y))
     return Path(out)
 
@@ -839,7 +837,7 @@ def _calibrate_on(net, tokenizer, record, data):
             f"prepare the data with --classes {len(record.labels)}, or leave --data out")
     ids = tokenize(val, tokenizer, record)['input_ids'][:]
     check_unknown(tokenizer, ids, data)
-    logits = _forward(_Logits(net), tokenizer, ids)
+    logits = _forward(LogitsOnly(net), tokenizer, ids)
     labels = val['label'][:]
     record.metrics['validation'] = compute_metrics(labels, logits)
     calibrate(record, logits, labels, text_domains(val))
