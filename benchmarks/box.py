@@ -16,10 +16,10 @@ from common import print_table, save, say, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ('podman', 'runc', 'debootstrap')
-BASE = 'python:3.11-slim-bookworm'
-# Compressed, linux/amd64, of 2026-08-25:
+BASE = 'python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b'
+# Compressed, linux/amd64, of 2026-09-19:
 # https://github.com/docker-library/repo-info/blob/master/repos/python/remote/3.11-slim-bookworm.md
-BASE_BYTES = 47_790_358
+BASE_BYTES = 47_795_628
 MOST_MB = 200 # Beside the model
 MOST_SECONDS = 3. # To ready
 CONTEXT = ('Dockerfile', '.dockerignore', 'LICENSE', 'README.md', 'deploy', 'settings.ini', 'setup.py', 'sentiment_nb')

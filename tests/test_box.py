@@ -134,12 +134,12 @@ def test_locks_hold_what_is_needed():
     assert not {'torch', 'transformers'} & pins(deploy/'locks'/'app.txt').keys()
 
 def test_the_image_installs_by_hashes_only():
-    "Nothing is downloaded beside them; the base has a digest, or the tag that `make base-image` gives one"
+    "Nothing is downloaded beside them; the base is named by its digest"
     text = (root/'Dockerfile').read_text().replace('\\\n', '')
     installs = re.findall(r'pip (?:--python \S+ )?install ([^&\n]*)', text)
     assert len(installs)==4
     assert all('--require-hashes --only-binary :all:' in i or '--no-deps --no-build-isolation .' in i for i in installs)
-    assert re.search(r'^ARG BASE=python:3\.11-slim-bookworm(@sha256:[0-9a-f]{64})?$', text, re.MULTILINE)
+    assert re.search(r'^ARG BASE=python:3\.11-slim-bookworm@sha256:[0-9a-f]{64}$', text, re.MULTILINE)
 
 workflows = sorted((root/'.github'/'workflows').glob('*.yml'))
 
@@ -152,6 +152,12 @@ def test_workflows(path):
         if action.startswith('./'): continue
         assert re.fullmatch(r'[\w./-]+@[0-9a-f]{40}', action) and re.fullmatch(r'# v\d+\.\d+\.\d+', version), action
     assert yaml.safe_load(text)['permissions']=={'contents': 'read'}
+
+def test_dependabot():
+    "What is pinned outside Python is renewed: the image's base and the actions"
+    path = root/'.github'/'dependabot.yml'
+    tool('check-jsonschema', '--builtin-schema', 'vendor.dependabot', path)
+    assert {u['package-ecosystem'] for u in yaml.safe_load(path.read_text())['updates']}=={'docker', 'github-actions'}
 
 def test_same_action_same_commit():
     "One version of each in all workflows"
