@@ -158,19 +158,9 @@ def load_settings(
 
 # %% ../nbs/26_api.ipynb #1cc51b4f
 ERRORS = {
-    400: 'bad_request',
-    401: 'unauthorized',
-    404: 'not_found',
-    405: 'method_not_allowed',
-    408: 'timeout',
-    413: 'too_large',
-    415: 'unsupported_media_type',
-    421: 'misdirected',
-    422: 'invalid',
-    429: 'rate_limited',
-    500: 'model_failed',
-    503: 'unavailable',
-    504: 'deadline_exceeded'} # Error type of each status
+    400: 'bad_request', 401: 'unauthorized', 404: 'not_found', 405: 'method_not_allowed', 408: 'timeout',
+    413: 'too_large', 415: 'unsupported_media_type', 421: 'misdirected', 422: 'invalid', 429: 'rate_limited',
+    500: 'model_failed', 503: 'unavailable', 504: 'deadline_exceeded'} # Error type of each status
 
 STATUS_DESCRIPTIONS = {
     400: 'The body is not JSON, or the request is no valid HTTP',
@@ -973,8 +963,13 @@ def _allow_origins(app, origins):
     "Let web pages from other origins send requests (CORS)"
     sent = ['authorization','x-api-key','content-type','x-request-id','traceparent']
     shown = ['x-request-id','retry-after','ratelimit','ratelimit-policy']
-    if origins: app.add_middleware(CORSMiddleware, allow_origins=_split(origins), allow_methods=['GET','POST'],
-        allow_headers=sent, expose_headers=shown)
+    if not origins: return app
+    return CORSMiddleware(app, allow_origins=_split(origins), allow_methods=['GET','POST'], allow_headers=sent,
+        expose_headers=shown)
+
+def _guard(service, build_stack):
+    "The request guard around FastAPI's own middleware, which the paths in `ENDPOINTS` so need not pass"
+    return _allow_origins(RequestGuard(build_stack(), service, ENDPOINTS), service.settings.cors_origins)
 
 def make_app(
     settings:Settings|None=None, # None: from the environment
@@ -993,8 +988,7 @@ def make_app(
     app.state.service = service
     app.include_router(router)
     app.openapi = partial(_openapi, service, app.openapi)
-    app.add_middleware(RequestGuard, service=service, endpoints=ENDPOINTS)
-    _allow_origins(app, service.settings.cors_origins)
+    app.build_middleware_stack = partial(_guard, service, app.build_middleware_stack)
     return app
 
 app = make_app() # For `uvicorn sentiment_nb.api:app`; the model is loaded when it starts
