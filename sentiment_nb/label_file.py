@@ -137,16 +137,25 @@ def append(self:LabelFile,
     lines = [[*('' if field is None else field for field in label), *values] for label in labels]
     with self._locked():
         self._mend()
+        is_alone = self._stamp==self._read_stamp() # nobody else has written since the last look
         with open(self.path, 'ab') as f:
             f.write(_csv_bytes(lines))
             f.flush()
             os.fsync(f.fileno())
+        if is_alone:
+            self._lines = [*self._lines, *labels]
+            self._stamp = self._read_stamp()
+
+@patch
+def _read_stamp(self:LabelFile):
+    "Size and time of the file"
+    stat = self.path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 @patch
 def lines(self:LabelFile) -> list[Label]: # In the order of writing
     "All lines of the file, those of other processes too"
-    stat = self.path.stat()
-    stamp = (stat.st_size, stat.st_mtime_ns)
+    stamp = self._read_stamp()
     if stamp!=self._stamp:
         _,rows,_ = read_table(self.path, 'utf-8', ',', 'double')
         self._lines = [_to_label(row) for row in rows]
