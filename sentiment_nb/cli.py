@@ -505,21 +505,26 @@ def sample(
     by:str|None=None, # Draw from each value of these columns; commas between them
     date:str|None=None, # Draw from each period of this column with dates
     every:str='month', # day, week or month
+    copies:str='each', # each: every row may be drawn; once: every text, however many rows have it
+    text_column:str='text', # Column with the texts, to find copies
     seed:int=42, # Of the draw
 ):
     "Draw texts at random for a person to label, and say how wide the intervals of `share` will be"
     from sentiment_nb.prevalence import group_columns, read_scored, write_sample
-    table = read_scored(scored)
+    table = read_scored(scored, copies, text_column)
     write_sample(table, n, out, group_columns(table, by, date, every), seed)
     print(*_width_lines(table, n), sep='\n')
     print(f"{n:,} of {len(table.probs):,} texts written to {out}: give each a label in the column gold "
-        f"({', '.join(table.labels)})\nnext: sentiment-nb share {scored} --labelled {out}")
+        f"({', '.join(table.labels)})\nnext: sentiment-nb share {scored} --labelled {out}{' --copies once' if copies=='once' else ''}")
 
 # %% ../nbs/29_cli.ipynb #25e10012
 def _share_notes(table, gold, model, columns):
     "What the shares rest on"
+    from sentiment_nb.prevalence import describe_label_shift
     if gold: yield f"{len(gold.sample.rows):,} labels of texts drawn at random; 95 % intervals, each for one share alone"
-    elif model: yield "no labels: right if only the shares have moved since the model's test texts, and each class looks as it did"
+    elif model:
+        yield "no labels: right if only the shares have moved since the model's test texts, and each class looks as it did"
+        if shift := describe_label_shift(table, find_model(model)): yield shift
     else: yield ("no labels: a plain count of predicted labels, which is biased; sentiment-nb sample draws texts to label, "
         "and --model corrects by its confusion matrix")
     if gold and not model: yield "whether the model was trained on these texts is not checked: --model does"
@@ -527,6 +532,7 @@ def _share_notes(table, gold, model, columns):
     if gold and gold.n_open: yield f"{gold.n_open:,} texts of the sample have no label: right if nobody chose which"
     for name,values in columns.items():
         if values.isna().any(): yield f"{values.isna().sum():,} texts without {name} are in no group by it"
+    if table.copy_of is not None: yield f"{len(table.copy_of):,} copies are counted with the first row of their text"
     if table.n_empty: yield f"{table.n_empty:,} rows without a text are left out"
 
 def share(
@@ -538,15 +544,17 @@ def share(
     date:str|None=None, # A share for each period of this column with dates
     every:str='month', # day, week or month
     cluster:str|None=None, # Column of what goes together, as an author or a thread
-    text_column:str='text', # Column with the texts, to look for those that the model was trained on
+    poststratify:str|None=None, # Columns by whose known sizes labels are weighted; commas between them
+    copies:str='each', # each: every row counts; once: every text, however many rows have it
+    text_column:str='text', # Column with the texts, to look for copies, and for those that the model was trained on
     json:bool=False, # Print one JSON object: shares and changes
 ):
     "Share of each class, overall and by group or period, with intervals; and what changed"
     from sentiment_nb.prevalence import check_unseen, format_shares, group_columns
     from sentiment_nb.prevalence import read_confusion, read_labels, read_scored, share_report
-    table = read_scored(scored)
+    table = read_scored(scored, copies, text_column)
     columns = group_columns(table, by, date, every)
-    gold = read_labels(labelled, table, cluster, parse_labels(labels)) if labelled else None
+    gold = read_labels(labelled, table, cluster, parse_labels(labels), poststratify) if labelled else None
     if gold and model: check_unseen(table, gold, find_model(model), text_column)
     confusion = read_confusion(find_model(model), table.labels) if model and not gold else None
     report = share_report(table, gold, confusion, columns, date)
@@ -626,13 +634,14 @@ def report(
     themes:bool=True, # Look for themes, which takes longest
     k:int|None=None, # Number of themes; by default the number at which random halves agree best
     encoder:str='minilm', # What groups by meaning: minilm from the extra quickstart, a frozen model's folder, or words
+    copies:str='each', # each: every row counts; once: every text, however many rows have it
     text_column:str='text', # Column with the texts
     title:str|None=None, # Of the page
     seed:int=0, # Of everything random
 ):
     "One page for those who asked: share over time and by group, changes in words, themes with quotes, and how sure it is"
     from sentiment_nb.report import gather_answers, save_report, summarize
-    choices = dict(labelled=labelled, model=model, aspects=aspects, themes=themes, k=k, encoder=encoder)
+    choices = dict(labelled=labelled, model=model, aspects=aspects, themes=themes, k=k, encoder=encoder, copies=copies)
     answers = gather_answers(scored, label, by, date, every, text_column=text_column, seed=seed, **choices)
     folder = save_report(answers, out, title)
     print(*summarize(answers), *answers.notes, sep='\n')
