@@ -62,7 +62,9 @@ def _confusion(scored, model, notes):
     "The confusion matrix of a model for the adjusted count, or a note why there is none"
     if model is None: return None
     try: confusion = read_confusion(model, scored.labels)
-    except InputError as e: return notes.append(f"No adjusted count: {e}.")
+    except InputError as e:
+        reason = str(e).replace(str(model), Path(model).name) # a page for others names no folders of this machine
+        return notes.append(f"No adjusted count: {reason}.")
     if shift := describe_label_shift(scored, model): notes.append(f'{shift[0].upper()}{shift[1:]}.')
     return confusion
 
