@@ -27,7 +27,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.metrics import adjusted_rand_score
 from tokenizers import Tokenizer
 from tqdm import tqdm
-from .cleaning import mask_urls, unescape_html
+from .cleaning import mask_urls, mask_users, unescape_html
 from .core import NOT_WORDS, InputError, ModelRecord, atomic_folder, batched, cache_dir
 from .core import count_cpus, sha256_file, split_words, stop_words, wilson_interval
 from .eda import log_odds, mask_text
@@ -243,12 +243,17 @@ def word_vectors(
     svd = TruncatedSVD(min(width, len(vocabulary)-1, len(sentences)), random_state=seed)
     return _unit(svd.fit_transform(matrix)).astype(np.float32)
 
+def _topic_words(sentence):
+    "A sentence without mentions and links, or itself where nothing else is left"
+    return mask_urls(mask_users(sentence, ' '), ' ').strip() or sentence
+
 def sentence_vectors(
     sentences:list[str], # Raw
     encoder:Encoder|None=None, # From `load_sentence_encoder`; None: words alone
     seed:int=0, # Of the decomposition
 ) -> np.ndarray: # (n, width)
-    "What sentences are grouped by: centred states beside words"
+    "What sentences are grouped by: centred states beside words, mentions and links left out"
+    sentences = [_topic_words(s) for s in sentences]
     parts = [] if encoder is None else [embed_sentences(encoder, sentences)]
     words = word_vectors(sentences, seed=seed)
     if words is not None: parts.append(words)
