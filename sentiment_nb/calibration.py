@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ece', 'ece_if_calibrated', 'bootstrap_weights', 'ece_interval', 'measure_calibration', 'describe_calibration',
-           'plot_reliability', 'fit_temperature', 'fit_calibration', 'fit_conformal', 'conformal_summary',
-           'describe_conformal', 'coverage_by_split', 'calibrate']
+           'plot_reliability', 'confidence_cells', 'confusion_by_confidence', 'fit_temperature', 'fit_calibration',
+           'fit_conformal', 'conformal_summary', 'describe_conformal', 'coverage_by_split', 'calibrate']
 
 # %% ../nbs/06_calibration.ipynb #2d30f022
 from collections.abc import Callable, Iterator
@@ -148,6 +148,24 @@ def plot_reliability(
     ax.set(xlabel='mean confidence', ylabel='share of right answers', title=title)
     ax.legend(loc='upper left')
     return ax
+
+# %% ../nbs/06_calibration.ipynb #06cf0002
+def confidence_cells(
+    probs:np.ndarray, # Probabilities, (n_texts, n_classes)
+    edges:list[float], # Confidences that part the cells, ascending
+) -> np.ndarray: # (n_texts,), integers: for the first class `len(edges)+1` cells from low to high confidence, then for the second …
+    "The predicted class of each text, and within it the interval of its confidence"
+    return probs.argmax(1)*(len(edges)+1) + np.searchsorted(edges, probs.max(1))
+
+def confusion_by_confidence(
+    probs:np.ndarray, # Probabilities, (n_texts, n_classes)
+    labels:np.ndarray, # True classes, (n_texts,), integers
+) -> dict: # `edges`, the thirds of the confidences; `counts`, true class by cell, (n_classes, 3*n_classes), lists
+    "Confusion matrix in which each predicted class is parted by confidence"
+    edges = np.quantile(probs.max(1), [1/3, 2/3])
+    counts = np.zeros((probs.shape[1], 3*probs.shape[1]), int)
+    np.add.at(counts, (labels, confidence_cells(probs, edges)), 1)
+    return {'edges': edges.tolist(), 'counts': counts.tolist()}
 
 # %% ../nbs/06_calibration.ipynb #af53ee7e
 def _log_loss(logits, labels, temperature=1., bend=0.):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXAMPLES', 'COMMANDS', 'parse_labels', 'prepare', 'train', 'export', 'evaluate', 'suspects', 'adapt', 'check',
-           'distill', 'ensemble', 'format_prediction', 'predict', 'sample', 'share', 'themes', 'report', 'benchmark',
-           'serve', 'key', 'run_app', 'quickstart', 'parser', 'main']
+           'distill', 'ensemble', 'format_prediction', 'predict', 'sample', 'share', 'label', 'themes', 'report',
+           'benchmark', 'serve', 'key', 'run_app', 'quickstart', 'parser', 'main']
 
 # %% ../nbs/29_cli.ipynb #36e9485c
 import argparse, codecs, csv, errno, inspect, io, json, os, re, shutil, sys, tempfile, time, traceback, warnings
@@ -505,21 +505,26 @@ def sample(
     by:str|None=None, # Draw from each value of these columns; commas between them
     date:str|None=None, # Draw from each period of this column with dates
     every:str='month', # day, week or month
+    copies:str='each', # each: every row may be drawn; once: every text, however many rows have it
+    text_column:str='text', # Column with the texts, to find copies
     seed:int=42, # Of the draw
 ):
     "Draw texts at random for a person to label, and say how wide the intervals of `share` will be"
     from sentiment_nb.prevalence import group_columns, read_scored, write_sample
-    table = read_scored(scored)
+    table = read_scored(scored, copies, text_column)
     write_sample(table, n, out, group_columns(table, by, date, every), seed)
     print(*_width_lines(table, n), sep='\n')
     print(f"{n:,} of {len(table.probs):,} texts written to {out}: give each a label in the column gold "
-        f"({', '.join(table.labels)})\nnext: sentiment-nb share {scored} --labelled {out}")
+        f"({', '.join(table.labels)})\nnext: sentiment-nb share {scored} --labelled {out}{' --copies once' if copies=='once' else ''}")
 
 # %% ../nbs/29_cli.ipynb #25e10012
 def _share_notes(table, gold, model, columns):
     "What the shares rest on"
+    from sentiment_nb.prevalence import describe_label_shift
     if gold: yield f"{len(gold.sample.rows):,} labels of texts drawn at random; 95 % intervals, each for one share alone"
-    elif model: yield "no labels: right if only the shares have moved since the model's test texts, and each class looks as it did"
+    elif model:
+        yield "no labels: right if only the shares have moved since the model's test texts, and each class looks as it did"
+        if shift := describe_label_shift(table, find_model(model)): yield shift
     else: yield ("no labels: a plain count of predicted labels, which is biased; sentiment-nb sample draws texts to label, "
         "and --model corrects by its confusion matrix")
     if gold and not model: yield "whether the model was trained on these texts is not checked: --model does"
@@ -527,30 +532,69 @@ def _share_notes(table, gold, model, columns):
     if gold and gold.n_open: yield f"{gold.n_open:,} texts of the sample have no label: right if nobody chose which"
     for name,values in columns.items():
         if values.isna().any(): yield f"{values.isna().sum():,} texts without {name} are in no group by it"
+    if table.copy_of is not None: yield f"{len(table.copy_of):,} copies are counted with the first row of their text"
     if table.n_empty: yield f"{table.n_empty:,} rows without a text are left out"
 
 def share(
     scored:str, # Table with probabilities, from `predict --file`
-    labelled:str|None=None, # File from `sample`, with labels in the column gold
+    labelled:str|None=None, # File from `sample`, with labels in the column gold; or from `label`
+    labels:str|None=None, # Label mapping of that file, for instance 1=negative,5=positive
     model:str|None=None, # Model folder that scored the table: its confusion matrix corrects the count where there are no labels; with labels, those that it was trained on are refused
     by:str|None=None, # A share for each value of these columns; commas between them
     date:str|None=None, # A share for each period of this column with dates
     every:str='month', # day, week or month
     cluster:str|None=None, # Column of what goes together, as an author or a thread
-    text_column:str='text', # Column with the texts, to look for those that the model was trained on
+    poststratify:str|None=None, # Columns by whose known sizes labels are weighted; commas between them
+    copies:str='each', # each: every row counts; once: every text, however many rows have it
+    text_column:str='text', # Column with the texts, to look for copies, and for those that the model was trained on
     json:bool=False, # Print one JSON object: shares and changes
 ):
     "Share of each class, overall and by group or period, with intervals; and what changed"
     from sentiment_nb.prevalence import check_unseen, format_shares, group_columns
     from sentiment_nb.prevalence import read_confusion, read_labels, read_scored, share_report
-    table = read_scored(scored)
+    table = read_scored(scored, copies, text_column)
     columns = group_columns(table, by, date, every)
-    gold = read_labels(labelled, table, cluster) if labelled else None
+    gold = read_labels(labelled, table, cluster, parse_labels(labels), poststratify) if labelled else None
     if gold and model: check_unseen(table, gold, find_model(model), text_column)
     confusion = read_confusion(find_model(model), table.labels) if model and not gold else None
     report = share_report(table, gold, confusion, columns, date)
     print(*_share_notes(table, gold, model, columns), sep='\n', file=sys.stderr)
     print(_dumps(report) if json else format_shares(report))
+
+# %% ../nbs/29_cli.ipynb #29f1ab01
+def _label_set(labels):
+    "What can be given: names, or a mapping where there is an equals sign"
+    if not labels or '=' in labels: return parse_labels(labels)
+    return [name.strip() for name in next(csv.reader([labels], skipinitialspace=True))]
+
+def _take_over(exported, file, out, **settings):
+    "Write the labels of another tool's export, and print how many"
+    from sentiment_nb.label_file import read_exported_labels
+    from sentiment_nb.labelling import Labelling
+    counts = Labelling(file, out, **settings).take_over(read_exported_labels(exported))
+    print(f"taken over from {exported}: {counts['test']:,} labels of the test, {counts['train']:,} to learn from; left out: "
+        f"{counts['unknown_text']:,} of other texts, {counts['unknown_label']:,} with other labels")
+
+def label(
+    file:str, # Table with texts of your own; or what `sample` drew, which then is the whole test
+    out:str='labels.csv', # Label file to write, or to go on with; its settings and the guide stand beside it, in a .json
+    text_column:str|None=None, # Name of the text column
+    labels:str|None=None, # What can be given, commas between; 1=negative,2=negative,3=neutral … says what it means; negative, neutral, positive by default
+    labeller:str='', # Who labels; several may work on one file, each with a name
+    n_test:int|None=None, # Texts of the locked test, a random sample that nothing learns from, at most half of all; 60 by default
+    seed:int|None=None, # Of all draws; 42 by default
+    model:str|None=None, # Starting model folder; by default $SENTIMENT_NB_MODEL, models/quickstart, or the installed one
+    exported:str|None=None, # Labels to take over first: an export of label-studio (JSON, CSV) or doccano (JSON Lines, CSV), or a table with texts and labels
+    host:str='127.0.0.1', # Address to listen on; 0.0.0.0 for all, then open to everybody who can reach it
+    port:int=8501, # 0 takes a free one
+):
+    "Label texts of your own by keyboard, in a page for the browser; adapt and share read the labels"
+    names = _label_set(labels)
+    settings = dict(text_column=text_column, labels=names, labeller=labeller, model=model, n_test=n_test, seed=seed)
+    if exported: _take_over(exported, file, out, **settings)
+    try: from sentiment_nb.app import serve_labelling
+    except ModuleNotFoundError as e: raise _missing_extra('the page', e, 'label') from None
+    serve_labelling(file, out, **settings, host=host, port=port)
 
 # %% ../nbs/29_cli.ipynb #29e40002
 def themes(
@@ -590,13 +634,14 @@ def report(
     themes:bool=True, # Look for themes, which takes longest
     k:int|None=None, # Number of themes; by default the number at which random halves agree best
     encoder:str='minilm', # What groups by meaning: minilm from the extra quickstart, a frozen model's folder, or words
+    copies:str='each', # each: every row counts; once: every text, however many rows have it
     text_column:str='text', # Column with the texts
     title:str|None=None, # Of the page
     seed:int=0, # Of everything random
 ):
     "One page for those who asked: share over time and by group, changes in words, themes with quotes, and how sure it is"
     from sentiment_nb.report import gather_answers, save_report, summarize
-    choices = dict(labelled=labelled, model=model, aspects=aspects, themes=themes, k=k, encoder=encoder)
+    choices = dict(labelled=labelled, model=model, aspects=aspects, themes=themes, k=k, encoder=encoder, copies=copies)
     answers = gather_answers(scored, label, by, date, every, text_column=text_column, seed=seed, **choices)
     folder = save_report(answers, out, title)
     print(*summarize(answers), *answers.notes, sep='\n')
@@ -733,7 +778,7 @@ def quickstart(
 # %% ../nbs/29_cli.ipynb #42e889e0
 COMMANDS = {'quickstart': quickstart, 'prepare': prepare, 'train': train, 'evaluate': evaluate,
     'suspects': suspects, 'adapt': adapt, 'check': check, 'distill': distill, 'ensemble': ensemble, 'export': export,
-    'predict': predict, 'sample': sample, 'share': share, 'themes': themes, 'report': report,
+    'predict': predict, 'sample': sample, 'label': label, 'share': share, 'themes': themes, 'report': report,
     'benchmark': benchmark, 'serve': serve, 'app': run_app, 'key': key} # Name in the shell: function
 
 def _flag(parameter): return f"--{parameter.replace('_','-')}"
@@ -837,8 +882,8 @@ def _is_begun(out=None, shard=None, **_):
     return Path(f'{place}.partial', MANIFEST).exists()
 
 def _hold_output(func, out=None, dry_run=False, **_):
-    "The place of a result, reserved; `predict` holds its own, since several shards work on one"
-    return nullcontext() if out is None or dry_run or func is predict else reserve_output(out)
+    "The place of a result, reserved; several shards work on that of `predict`, several labellers on that of `label`"
+    return nullcontext() if out is None or dry_run or func in (predict, label) else reserve_output(out)
 
 def _run(argv):
     "Parse the arguments, run the command, and return the exit status"

@@ -20,8 +20,8 @@ from cleanlab.rank import get_label_quality_scores
 from huggingface_hub import EvalResult, ModelCardData
 from sklearn.metrics import classification_report
 from tqdm import tqdm
-from .calibration import conformal_summary, describe_calibration, describe_conformal
-from .calibration import measure_calibration, plot_reliability
+from .calibration import confusion_by_confidence, conformal_summary, describe_calibration
+from .calibration import describe_conformal, measure_calibration, plot_reliability
 from .cleaning import clean_text
 from .core import InputError, ModelRecord, atomic_folder, batched, check_probs
 from .core import linear_logits, sha256_file, verify_checksums, wilson_interval
@@ -249,6 +249,7 @@ def evaluate_model(
     metrics |= _training_domains(record)
     metrics |= _without_copies(ds, probs, labels)
     metrics |= _conformal_scores(record.conformal, probs, labels)
+    metrics['confusion_by_confidence'] = confusion_by_confidence(probs, labels)
     if out:
         about = _describe_record(record)
         write_report(out, metrics, probs, labels, names, texts, *about, spreadsheet, _own_columns(ds))
@@ -651,6 +652,7 @@ def update_model_card(
     if metrics['n']<n_test or not os.access(folder, os.W_OK): return False
     write_text(Path(folder)/'README.md', format_card(metrics, *_describe_record(record), figures=False))
     record.metrics['test_confusion'] = metrics['confusion_matrix']
+    record.metrics['test_confidence'] = metrics['confusion_by_confidence']
     record.save(folder)
     write_checksums(folder)
     return True

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PERIODS', 'MAX_COMPARED', 'share_interval', 'Sample', 'make_sample', 'design_variance', 'Estimate', 'estimate_share',
-           'simultaneous_z', 'difference_interval', 'difference_p', 'parse_days', 'period_names', 'split_groups',
-           'GroupShare', 'estimate_shares', 'shares_table', 'compare_groups', 'describe_change', 'expected_widths',
-           'draw_sample', 'adjusted_shares', 'Scored', 'read_scored', 'write_sample', 'group_columns', 'Gold',
-           'read_labels', 'check_unseen', 'read_confusion', 'share_report', 'format_shares']
+           'poststratify', 'simultaneous_z', 'difference_interval', 'difference_p', 'parse_days', 'period_names',
+           'split_groups', 'GroupShare', 'estimate_shares', 'shares_table', 'compare_groups', 'describe_change',
+           'expected_widths', 'draw_sample', 'adjusted_shares', 'label_shift_test', 'Scored', 'read_scored',
+           'drop_copies', 'count_copies', 'stratum_names', 'is_prediction', 'write_sample', 'group_columns', 'Gold',
+           'read_labels', 'check_unseen', 'share_report', 'read_confusion', 'describe_label_shift', 'format_shares']
 
 # %% ../nbs/18_prevalence.ipynb #b18e0003
 import re, warnings
@@ -20,9 +21,10 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 from scipy.stats import chi2, norm
+from .calibration import confidence_cells
 from .cleaning import read_train_keys, text_keys
 from .core import LABELS, InputError, ModelRecord, wilson_interval
-from .tables import read_table, write_rows
+from .tables import read_agreed, read_table, write_rows
 
 # %% ../nbs/18_prevalence.ipynb #b18e0009
 def _rare_bound(share, n, z):
@@ -172,6 +174,21 @@ def estimate_share(
     whole = np.zeros(len(keep))
     whole[keep] = influence
     return Estimate(float(share), float(_effective_n(variance, group_hits, group)), int(keep.sum()), method, whole)
+
+# %% ../nbs/18_prevalence.ipynb #b18f0002
+def poststratify(
+    sample:Sample, # Labelled texts, however they were drawn
+    strata:np.ndarray, # Stratum of each of all texts, (n_texts,), any values; not of the labelled ones alone
+) -> Sample: # The same texts; weights and variance as if drawn within the strata
+    "Post-stratification: each stratum counts as much as it is known to hold (Holt and Smith 1979, doi:10.2307/2344652)"
+    codes,names = pd.factorize(np.asarray(strata), use_na_sentinel=False)
+    sizes = np.bincount(codes)
+    drawn = codes[sample.rows]
+    estimated = np.bincount(drawn, 1/sample.chance, minlength=len(sizes))
+    if not estimated.all(): raise InputError(
+        f"no labelled text is in {str(names[estimated.argmin()])!r}, so its share is not known: label some, or post-stratify by less",
+        option='poststratify')
+    return sample._replace(chance=np.minimum(sample.chance*estimated[drawn]/sizes[drawn], 1), strata=drawn)
 
 # %% ../nbs/18_prevalence.ipynb #b18e0021
 def simultaneous_z(
@@ -439,7 +456,8 @@ def _allocate(sizes, n):
 # %% ../nbs/18_prevalence.ipynb #b18e003c
 def _solve_shares(rates, counts, steps=300):
     "Shares of the classes that explain counts of predictions best, by expectation maximisation; also for many draws at once"
-    shares = np.full(counts.shape, 1/counts.shape[-1])
+    n_classes = rates.shape[-2]
+    shares = np.full((*counts.shape[:-1], n_classes), 1/n_classes)
     for _ in range(steps):
         joint = shares[...,:,None]*rates
         joint /= np.maximum(joint.sum(-2, keepdims=True), 1e-12)
@@ -467,6 +485,32 @@ def adjusted_shares(
     share = _solve_shares(confusion/confusion.sum(1, keepdims=True), counts)
     return share, np.minimum(low, share), np.maximum(high, share)
 
+# %% ../nbs/18_prevalence.ipynb #b18f000b
+def _misfit(by_confidence, counts):
+    "Chi-squared statistic of counts beside the best mixture of classes, its rates and shares, and the share of texts misplaced"
+    smoothed = by_confidence + .5/by_confidence.shape[1]
+    rates = smoothed/smoothed.sum(1, keepdims=True)
+    shares = _solve_shares(rates, counts, steps=100)
+    n = counts.sum()
+    expected = n*(shares@rates)
+    variance = expected + n**2*(shares[:,None]**2*rates*(1-rates)/smoothed.sum(1, keepdims=True)).sum(0)
+    return ((counts-expected)**2/variance).sum(), rates, shares, np.abs(counts-expected).sum()/2/n
+
+def label_shift_test(
+    counts:np.ndarray, # Texts by predicted class and confidence, (n_cells,), see `confidence_cells`
+    by_confidence:np.ndarray, # Test texts by true class and those cells, (n_classes, n_cells)
+    draws:int=200, # Of the simulation
+    seed:int=0, # Of its random numbers
+) -> tuple[float,float]: # p-value, and the share of texts that lie where no mixture of test texts puts them
+    "Test whether nothing but the shares of the classes differs from a model's test texts (parametric bootstrap)"
+    rng = np.random.default_rng(seed)
+    statistic,rates,shares,misplaced = _misfit(by_confidence, counts)
+    def draw():
+        test = np.array([rng.multinomial(int(row.sum()), r) for row,r in zip(by_confidence, rates)])
+        return _misfit(test, rng.multinomial(int(counts.sum()), shares@rates))[0]
+    more = sum(draw()>=statistic for _ in range(draws))
+    return (more+1)/(draws+1), float(misplaced)
+
 # %% ../nbs/18_prevalence.ipynb #b18e0040
 class Scored(NamedTuple):
     "A table of scored texts; a row without a text is in none of its arrays"
@@ -474,14 +518,15 @@ class Scored(NamedTuple):
     probs:np.ndarray # Probabilities, (n_texts, n_classes)
     labels:list[str] # Names of the classes
     n_empty:int # Rows without a text
+    copy_of:pd.Series|None=None # Of each row that `drop_copies` left out the row that stands for it; None: nothing was
 
 def _to_number(values):
     "Values of a column as numbers, with a decimal point or, as `predict` writes where its source has it, a comma"
     return pd.to_numeric(values.astype(str).str.replace(',', '.'), errors='coerce')
 
-def _read_frame(path):
-    "A table as a frame"
-    _,rows,_ = read_table(path)
+def _read_frame(path, **options):
+    "A table as a frame; a label log as it is, or with `with_open` as what holds of it"
+    _,rows,_ = read_agreed(path, **options) if options else read_table(path)
     return pd.DataFrame(list(rows))
 
 def _prob_columns(columns):
@@ -492,8 +537,11 @@ def _prob_columns(columns):
 
 def read_scored(
     path:str|Path, # CSV, TSV, JSON Lines, Parquet or workbook that `predict --file` wrote
+    copies:str='each', # Whether copies of a text count: each of them, or once, see `drop_copies`
+    text_column:str='text', # Column with the texts, to find copies
 ) -> Scored:
     "Read a table of scored texts"
+    if copies not in ('each','once'): raise InputError(f"copies is {copies!r}, expected each or once", option='copies')
     frame = _read_frame(path)
     columns = _prob_columns(frame.columns)
     if len(columns)<2: raise InputError(f"{path} has no columns prob_negative, prob_positive …: score its texts first, "
@@ -501,18 +549,47 @@ def read_scored(
     probs = frame[list(columns.values())].apply(_to_number).to_numpy(float)
     has_text = ~np.isnan(probs).any(1)
     if not has_text.any(): raise InputError(f"{path} has no row with probabilities: score texts first")
-    return Scored(frame[has_text], probs[has_text], list(columns), int((~has_text).sum()))
+    scored = Scored(frame[has_text], probs[has_text], list(columns), int((~has_text).sum()))
+    return drop_copies(scored, text_column) if copies=='once' else scored
+
+# %% ../nbs/18_prevalence.ipynb #b18f0006
+_RETWEET = re.compile(r'(RT\s+@\w+:?\s*)+')
+
+def drop_copies(
+    scored:Scored, # From `read_scored`
+    text_column:str='text', # Its column with the texts
+) -> Scored: # The first row of each text
+    "Leave out copies: texts with the same `dedup_key`, retweets among them"
+    if text_column not in scored.frame: raise InputError(
+        f"there is no column {text_column!r}, but {', '.join(scored.frame)}: name the one with the texts", option='text_column')
+    texts = scored.frame[text_column].astype(str)
+    keys = pd.Series(text_keys([t[m.end():] if (m := _RETWEET.match(t)) else t for t in texts]), texts.index)
+    is_first = ~keys.duplicated()
+    first_rows = pd.Series(keys.index[is_first], keys[is_first])
+    kept = is_first.to_numpy()
+    return scored._replace(frame=scored.frame[kept], probs=scored.probs[kept], copy_of=keys[~kept].map(first_rows))
+
+def count_copies(
+    scored:Scored, # From `drop_copies`
+) -> np.ndarray: # (n_texts,), 1 or more
+    "Rows that have the text of each row, itself included"
+    return 1 + scored.copy_of.value_counts().reindex(scored.frame.index, fill_value=0).to_numpy()
 
 # %% ../nbs/18_prevalence.ipynb #b18e0042
-def _stratum_names(scored, columns):
-    "For each text the stratum that it was drawn in"
+def stratum_names(
+    scored:Scored, # From `read_scored`
+    columns:dict[str,pd.Series]|None, # From `group_columns`
+) -> np.ndarray|None: # (n_texts,), strings; None without columns
+    "The stratum of each text: its values of all columns"
     if not columns: return None
     names = scored.frame[[]].copy()
     for c,values in columns.items(): names[c] = values.fillna('').astype(str)
     return names.agg(', '.join, axis=1).to_numpy()
 
-def _is_prediction(column):
-    "Whether `predict` added a column"
+def is_prediction(
+    column:str, # Name of a column
+) -> bool:
+    "Whether a column looks like one that `predict` added"
     return re.fullmatch('(predicted_)*(label|confidence|uncertain|truncated|prob_.+)', column) is not None
 
 def write_sample(
@@ -523,12 +600,13 @@ def write_sample(
     seed:int=42, # Of the draw
 ):
     "Draw texts at random and write them as a file to label"
-    strata = _stratum_names(scored, columns)
+    strata = stratum_names(scored, columns)
     rows,chance = draw_sample(len(scored.probs), n, strata, seed)
     drawn = scored.frame.iloc[rows]
-    own = [c for c in drawn.columns if not _is_prediction(c) and c not in ('row','gold','chance','stratum')]
+    own = [c for c in drawn.columns if not is_prediction(c) and c not in ('row','gold','chance','stratum','copies')]
     stratum = [''] * n if strata is None else strata[rows]
     to_label = pd.DataFrame({'row': drawn.index+1, 'gold': '', 'chance': chance, 'stratum': stratum}, index=drawn.index)
+    if scored.copy_of is not None: to_label['copies'] = count_copies(scored)[rows]
     to_label = to_label.join(drawn[own])
     write_rows(path, list(to_label), to_label.to_dict('records'), None)
 
@@ -554,6 +632,12 @@ class Gold(NamedTuple):
     n_not_drawn:int # Labels left out, since chance did not draw their texts
     n_open:int # Rows of the file without a label
 
+def _map_gold(gold, labels):
+    "Labels without white space around them, by `labels` as the model spells them"
+    spellings = {spelling.strip().casefold(): name for spelling,name in (labels or {}).items()}
+    def spell(label): return spellings.get(label.casefold(), label)
+    return gold.astype(str).str.strip().map(spell)
+
 def _gold_classes(frame, labels):
     "Index of each label, and the names of all classes; names that no model knows are refused"
     gold = frame.gold.astype(str).str.strip().str.casefold()
@@ -568,8 +652,10 @@ def _gold_classes(frame, labels):
 # %% ../nbs/18_prevalence.ipynb #b18e0044
 def _match_rows(frame, scored, path):
     "Positions of the labelled rows among the scored texts"
-    numbers = pd.to_numeric(frame.row, errors='coerce')
-    positions = scored.frame.index.get_indexer(numbers.fillna(0).astype(int)-1)
+    rows = pd.to_numeric(frame.row, errors='coerce').fillna(0).astype(int) - 1
+    stand_ins = pd.Series(dtype=int) if scored.copy_of is None else scored.copy_of
+    is_copy = rows.isin(stand_ins.index).to_numpy()
+    positions = scored.frame.index.get_indexer(rows.where(~is_copy, rows.map(stand_ins)))
     if (positions<0).any():
         unknown = frame.row[positions<0].iloc[0]
         raise InputError(f"{path} labels row {unknown}, which the scored table does not have or which has no text: "
@@ -577,7 +663,7 @@ def _match_rows(frame, scored, path):
     texts = next((c for c in frame if c.casefold()=='text' and c in scored.frame), None)
     if texts:
         def squeeze(values): return values.astype(str).str.split().str.join(' ').to_numpy()
-        differs = squeeze(frame[texts]) != squeeze(scored.frame[texts].iloc[positions])
+        differs = ~is_copy & (squeeze(frame[texts]) != squeeze(scored.frame[texts].iloc[positions]))
         if differs.any(): raise InputError(f"{path} has another text in row {frame.row[differs].iloc[0]} than the scored table: "
             "give the table that the sample was drawn from")
     return positions
@@ -590,31 +676,45 @@ def _drop_repeats(frame, classes, positions, path):
         raise InputError(f"{path} has two labels for row {row} that contradict each other: keep one")
     return ~pd.Series(positions).duplicated().to_numpy()
 
+# %% ../nbs/18_prevalence.ipynb #b18f0010
+def _drawn_chance(chance, positions, scored, has_copies, path):
+    "Chance of each text; of one with copies, any of which may have been drawn, that of the first and those"
+    if scored.copy_of is None:
+        if has_copies: raise InputError(f"{path} was drawn with --copies once, each text once: give that to `share`, too",
+            option='copies')
+        return chance
+    return chance if has_copies else 1 - (1-chance)**count_copies(scored)[positions]
+
 def read_labels(
-    path:str|Path, # Table with the columns `row`, `gold` and `chance`, from `write_sample`
+    path:str|Path, # Table with the columns `row`, `gold` and `chance`, from `write_sample`, or a label log
     scored:Scored, # The table that it was drawn from
     cluster:str|None=None, # Column of that table with authors, threads or the like
+    labels:dict[str,str]|None=None, # From the file's spelling to the classes of the model; nothing for labels to leave out
+    by:str|None=None, # Columns of that table to post-stratify by, commas between them
 ) -> Gold:
     "Read the labels that a person gave"
     if cluster and cluster not in scored.frame: raise InputError(
         f"there is no column {cluster!r}, but {', '.join(scored.frame)}", option='cluster')
-    frame = _read_frame(path)
+    frame = _read_frame(path, with_open=True)
     missing = {'row','gold','chance'} - set(frame)
     if missing: raise InputError(f"{path} has no column {', '.join(sorted(missing))}, expected row, gold and chance: "
         "draw a sample with sentiment-nb sample")
-    is_labelled = frame.gold.fillna('').astype(str).str.strip()!=''
+    frame['gold'] = _map_gold(frame.gold.fillna(''), labels)
+    is_labelled = frame.gold!=''
     chance = _to_number(frame.chance)
     kept = frame[is_labelled & chance.notna()].reset_index(drop=True)
     if not len(kept): raise InputError(f"{path} has no label of a text that was drawn at random: fill in the column gold")
-    classes,labels = _gold_classes(kept, scored.labels)
+    classes,names = _gold_classes(kept, scored.labels)
     positions = _match_rows(kept, scored, path)
     keep = _drop_repeats(kept, classes, positions, path)
     def kept_values(values): return np.asarray(values)[keep]
     strata = kept_values(kept.stratum.fillna('').astype(str)) if 'stratum' in kept else None
     clusters = scored.frame[cluster].iloc[positions[keep]].to_numpy() if cluster else None
     drawn = kept_values(chance[is_labelled & chance.notna()])
+    drawn = _drawn_chance(drawn, positions[keep], scored, 'copies' in kept, path)
     sample = make_sample(positions[keep], classes[keep], len(scored.probs), drawn, strata, clusters)
-    return Gold(sample, labels, int((is_labelled & chance.isna()).sum()), int((~is_labelled).sum()))
+    if by: sample = poststratify(sample, stratum_names(scored, group_columns(scored, by)))
+    return Gold(sample, names, int((is_labelled & chance.isna()).sum()), int((~is_labelled).sum()))
 
 # %% ../nbs/18_prevalence.ipynb #b18e0045
 def check_unseen(
@@ -666,18 +766,6 @@ def _counted_rows(scored, groups):
             rows.append(row | dict(n=len(members), labelled=0, method='count', counted=float(share)))
     return rows
 
-def read_confusion(
-    folder:str|Path, # A model folder
-    labels:list[str], # Classes of the scored table
-) -> np.ndarray: # Test texts by true and predicted class, (n_classes, n_classes)
-    "The confusion matrix of a model's own test texts, from its record"
-    record = ModelRecord.load(folder)
-    if record.labels!=labels: raise InputError(
-        f"{folder} knows {', '.join(record.labels)}, the table was scored for {', '.join(labels)}: give the model that scored it")
-    if 'test_confusion' not in record.metrics: raise InputError(
-        f"{folder} does not hold the confusion matrix of its test texts: sentiment-nb evaluate {folder} DATA puts it there")
-    return np.array(record.metrics['test_confusion'])
-
 def share_report(
     scored:Scored, # From `read_scored`
     gold:Gold|None=None, # From `read_labels`
@@ -693,6 +781,33 @@ def share_report(
     others = np.zeros((len(scored.probs), len(gold.labels)-len(scored.labels))) # classes that only people gave
     shares = estimate_shares(np.hstack([scored.probs, others]), gold.labels, gold.sample, groups)
     return dict(shares=shares_table(shares, level), changes=compare_groups(shares, period, level))
+
+# %% ../nbs/18_prevalence.ipynb #b18f0011
+def read_confusion(
+    folder:str|Path, # A model folder
+    labels:list[str], # Classes of the scored table
+) -> np.ndarray: # Test texts by true and predicted class, (n_classes, n_classes)
+    "The confusion matrix of a model's own test texts, from its record"
+    record = ModelRecord.load(folder)
+    if record.labels!=labels: raise InputError(
+        f"{folder} knows {', '.join(record.labels)}, the table was scored for {', '.join(labels)}: give the model that scored it")
+    if 'test_confusion' not in record.metrics: raise InputError(
+        f"{folder} does not hold the confusion matrix of its test texts: sentiment-nb evaluate {folder} DATA puts it there")
+    return np.array(record.metrics['test_confusion'])
+
+def describe_label_shift(
+    scored:Scored, # From `read_scored`
+    folder:str|Path, # The model folder that scored the table
+) -> str|None: # None where nothing speaks against the correction, or an earlier version evaluated the model
+    "Say if the texts differ from the model's test texts in more than the shares of the classes"
+    test = ModelRecord.load(folder).metrics.get('test_confidence')
+    if test is None: return None
+    by_confidence = np.array(test['counts'])
+    counts = np.bincount(confidence_cells(scored.probs, test['edges']), minlength=by_confidence.shape[1])
+    p,misplaced = label_shift_test(counts, by_confidence)
+    if p>=.01: return None
+    return (f"these texts are unlike the model's test texts, and not in their shares alone (p = {p:.3f}): no mixture of its classes explains "
+        f"{misplaced:.0%} of the predictions, so the correction may be wrong: label a random sample")
 
 # %% ../nbs/18_prevalence.ipynb #b18e004a
 def _share_cell(row):

@@ -19,8 +19,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from .core import InputError, find_model, write_text
 from .eda import bonferroni_threshold, mask_text
-from .prevalence import PERIODS, check_unseen, group_columns, read_confusion
-from .prevalence import read_labels, read_scored, share_report
+from .prevalence import PERIODS, check_unseen, describe_label_shift, group_columns
+from .prevalence import read_confusion, read_labels, read_scored, share_report
 from .themes import describe_associations, describe_stability, describe_trend, find_themes, parse_aspects
 from .themes import phrase_scores, pick_phrases
 
@@ -61,8 +61,12 @@ def _all_shares(scored, gold, confusion, columns, date):
 def _confusion(scored, model, notes):
     "The confusion matrix of a model for the adjusted count, or a note why there is none"
     if model is None: return None
-    try: return read_confusion(model, scored.labels)
-    except InputError as e: notes.append(f"No adjusted count: {e}.")
+    try: confusion = read_confusion(model, scored.labels)
+    except InputError as e:
+        reason = str(e).replace(str(model), Path(model).name) # a page for others names no folders of this machine
+        return notes.append(f"No adjusted count: {reason}.")
+    if shift := describe_label_shift(scored, model): notes.append(f'{shift[0].upper()}{shift[1:]}.')
+    return confusion
 
 def word_changes(
     texts:list[str], # Texts of one label
@@ -129,6 +133,7 @@ def gather_answers(
     themes:bool=True, # Whether to look for themes, which takes longest
     k:int|None=None, # Number of themes; None lets the halves decide
     encoder:str|Path='minilm', # Of `load_sentence_encoder`
+    copies:str='each', # Whether copies of a text count, see `drop_copies`: each, or once
     text_column:str='text', # Column with the texts
     seed:int=0, # Of everything random
 ) -> Answers:
@@ -139,9 +144,10 @@ def gather_answers(
     ```
     """
     settings = {k: v for k,v in locals().items() if k!='scored'}
-    table = read_scored(scored)
+    table = read_scored(scored, copies, text_column)
     if label not in table.labels: raise InputError(f"label is {label!r}, expected {', '.join(table.labels)}", option='label')
     columns,notes = _columns(table, by, date, every)
+    if table.copy_of is not None: notes.append(f"{len(table.copy_of):,} copies are counted with the first row of their text.")
     if table.n_empty: notes.append(f"{table.n_empty:,} rows without a text are left out.")
     gold = _read_gold(labelled, table, model, text_column)
     confusion = None if gold else _confusion(table, model, notes)

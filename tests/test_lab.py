@@ -9,7 +9,11 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
+
+from sentiment_nb.cli import main
+from sentiment_nb.training import load_quickstart
 
 root = Path(__file__).resolve().parents[1]
 SERVING = 21 # chapters from here on start servers and processes of their own
@@ -94,18 +98,39 @@ def judged_at_once(page):
 
 def test_make_lab_opens_the_first_chapter(lab): assert '/lab/tree/00_core.ipynb' in lab.opened
 
-@pytest.mark.parametrize('name', chapters)
-def test_run_all_and_save(lab, browser, name):
-    "Every cell runs, none fails, with or without the large data sets, and saving gives back the file that stands in git, with the same words"
+def run_all(lab, browser, path):
+    "A notebook in which every cell has run, none with an error; its page"
     page = browser.new_page(viewport={'width': 1400, 'height': 900})
-    page.goto(f'{lab.url}/lab/tree/{name}.ipynb?token=t&reset')
+    page.goto(f'{lab.url}/lab/tree/{path}?token=t&reset')
     page.wait_for_function(f"window.jupyterapp && {NOTEBOOK}?.content?.model?.cells?.length > 3", timeout=120_000)
     page.wait_for_function(f"{NOTEBOOK}.sessionContext.session?.kernel?.status == 'idle'", timeout=120_000)
     click(page, 'Run', 'Run All Cells')
-    until(lambda: ran(page)[0]==0 or ran(page)[1], 1800, lambda: f'{name}: {ran(page)} cells to go')
+    until(lambda: ran(page)[0]==0 or ran(page)[1], 1800, lambda: f'{path}: {ran(page)} cells to go')
     page.wait_for_function(f"{NOTEBOOK}.sessionContext.session?.kernel?.status == 'idle'", timeout=120_000)
     left,errors = ran(page)
     assert not left and not errors, errors
+    return page
+
+def test_the_notebook_of_a_report(lab, browser):
+    "It runs unchanged, and the page that it makes is the one that came with it"
+    folder = lab.copy/'nbs'/'asked'
+    folder.mkdir()
+    texts = ['they lost my bag, awful', 'great crew, thank you', 'terrible phone line, on hold for hours']*40
+    frame = pd.DataFrame({'text': [f'{t} {i}' for i,t in enumerate(texts)], 'created': '2024-01-05', 'product': 'tea'})
+    frame['prob_negative'] = [.1 if 'great' in t else .9 for t in texts]
+    frame.assign(prob_positive=1-frame.prob_negative).to_csv(folder/'scored.csv', index=False)
+    options = f"--by product --date created --k 2 --encoder words --model {load_quickstart().linear} --out {folder/'report'}"
+    try:
+        assert main(['report', str(folder/'scored.csv'), *options.split()])==0
+        before = (folder/'report'/'report.html').read_bytes()
+        run_all(lab, browser, 'asked/report/report.ipynb').close()
+        assert (folder/'report'/'report.html').read_bytes()==before
+    finally: shutil.rmtree(folder)
+
+@pytest.mark.parametrize('name', chapters)
+def test_run_all_and_save(lab, browser, name):
+    "Every cell runs, none fails, with or without the large data sets, and saving gives back the file that stands in git, with the same words"
+    page = run_all(lab, browser, f'{name}.ipynb')
     if name=='14_inference': judged_at_once(page)
     page.evaluate(f"{NOTEBOOK}.context.save()")
     until(lambda: not page.evaluate(f"{NOTEBOOK}.context.model.dirty"), 60)

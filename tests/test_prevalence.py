@@ -5,7 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sentiment_nb.calibration import confusion_by_confidence
 from sentiment_nb.cli import main
+from sentiment_nb.core import ModelRecord
+from sentiment_nb.evaluation import confusion_matrix
 
 N = 20_000
 rng = np.random.default_rng(0)
@@ -101,3 +104,82 @@ def test_a_table_without_probabilities(table, capsys):
     pd.DataFrame({'text': ['fine']}).to_csv(table/'plain.csv', index=False)
     code, _, err = run(capsys, table/'plain.csv')
     assert code == 2 and 'score its texts first' in err
+
+@pytest.fixture(scope='module')
+def copied(tmp_path_factory):
+    "A thousand texts, a third of them negative, and one positive text five hundred times more, as retweets"
+    folder = tmp_path_factory.mktemp('copies')
+    frame = pd.DataFrame({'text': [f'text {i}' for i in range(1000)] + [f'RT @user{i}: text 999' for i in range(500)]})
+    truth = np.append(np.arange(1000) % 3 == 0, np.zeros(500, bool))
+    truth[999] = False
+    frame['prob_negative'] = np.where(truth, .8, .2)
+    frame['prob_positive'] = 1 - frame.prob_negative
+    frame.to_csv(folder/'scored.csv', index=False)
+    return folder, truth
+
+@pytest.mark.parametrize('drawn', ['each', 'once'])
+def test_copies_count_once(copied, capsys, drawn):
+    "However the sample was drawn, the share is that of the thousand texts"
+    folder, truth = copied
+    scored = folder/'scored.csv'
+    assert main(f"sample {scored} --n 300 --copies {drawn} --out {folder/drawn}.csv".split()) == 0
+    capsys.readouterr()
+    rows = pd.read_csv(f'{folder/drawn}.csv', dtype=str, keep_default_na=False)
+    assert ('copies' in rows) == (drawn == 'once')
+    rows['gold'] = np.where(truth[rows.row.astype(int)-1], 'negative', 'positive')
+    rows.to_csv(f'{folder/drawn}.csv', index=False)
+    code, out, err = run(capsys, scored, '--labelled', f'{folder/drawn}.csv', '--copies', 'once', '--json')
+    negative_share = json.loads(out)['shares'][0]
+    assert code == 0 and negative_share['n'] == 1000 and '500 copies are counted' in err
+    assert negative_share['low'] <= truth[:1000].mean() <= negative_share['high']
+    code, out, err = run(capsys, scored, '--labelled', f'{folder/drawn}.csv')
+    assert code == (2 if drawn == 'once' else 0)
+    assert drawn == 'each' or 'was drawn with --copies once' in err
+
+def test_poststratify(sampled, capsys):
+    "The known sizes of the products make the interval no wider here, and a product without a label is named"
+    rows = pd.read_csv(sampled/'to_label.csv', dtype=str, keep_default_na=False)
+    rows['gold'] = np.where(negative[rows.row.astype(int)-1], 'negative', 'positive')
+    rows.drop(columns='stratum').to_csv(sampled/'plain.csv', index=False)
+    by = ['--poststratify', 'product', '--json']
+    code, out, err = run(capsys, sampled/'scored.csv', '--labelled', sampled/'plain.csv', *by)
+    overall = json.loads(out)['shares'][0]
+    assert code == 0 and overall['low'] <= negative.mean() <= overall['high']
+    rows[rows['product'] != 'tea'].drop(columns='stratum').to_csv(sampled/'no_tea.csv', index=False)
+    code, out, err = run(capsys, sampled/'scored.csv', '--labelled', sampled/'no_tea.csv', *by)
+    assert code == 2 and "no labelled text is in 'tea'" in err
+
+@pytest.mark.parametrize('squeeze, is_told', [(1., False), (.4, True)])
+def test_unlike_texts_are_told(tmp_path, capsys, squeeze, is_told):
+    "Without labels: texts of which the model says what it says of its test texts, and others"
+    def predict(n_negative, n):
+        is_negative = np.arange(n) < n_negative
+        score = np.where(is_negative, rng.beta(5, 1, n), rng.beta(1, 3, n))
+        return np.column_stack([score, 1-score]), 1-is_negative
+    test_probs, labels = predict(2000, 4000)
+    record = ModelRecord('linear', 'linear', ['negative', 'positive'])
+    record.metrics = {'test_confusion': confusion_matrix(labels, test_probs.argmax(1), 2).tolist(),
+        'test_confidence': confusion_by_confidence(test_probs, labels)}
+    (tmp_path/'model').mkdir()
+    record.save(tmp_path/'model')
+    scored = pd.DataFrame(.5 + squeeze*(predict(300, 3000)[0]-.5), columns=['prob_negative', 'prob_positive'])
+    scored.assign(text='a').to_csv(tmp_path/'scored.csv', index=False)
+    code, out, err = run(capsys, tmp_path/'scored.csv', '--model', tmp_path/'model')
+    assert code == 0 and ('unlike the model' in err) == is_told
+
+@pytest.mark.slow
+def test_two_hundred_thousand_rows(table, tmp_path, capsys):
+    "Ten times the table, by product and month, copies counted once"
+    frame = pd.read_csv(table/'scored.csv', dtype=str, keep_default_na=False)
+    large = pd.concat([frame.assign(text=frame.text + f' of {i}') for i in range(10)])
+    large.to_csv(tmp_path/'scored.csv', index=False)
+    words = f"sample {tmp_path/'scored.csv'} --n 300 --copies once --out {tmp_path/'to_label.csv'}"
+    assert main(words.split()) == 0
+    capsys.readouterr()
+    rows = pd.read_csv(tmp_path/'to_label.csv', dtype=str, keep_default_na=False)
+    rows['gold'] = np.where(negative[(rows.row.astype(int)-1) % N], 'negative', 'positive')
+    rows.to_csv(tmp_path/'right.csv', index=False)
+    words = '--by product --date created --copies once --json'.split()
+    code, out, err = run(capsys, tmp_path/'scored.csv', '--labelled', tmp_path/'right.csv', *words)
+    overall = json.loads(out)['shares'][0]
+    assert code == 0 and overall['n'] == 10*(N-3) and overall['low'] <= negative.mean() <= overall['high']
