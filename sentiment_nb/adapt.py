@@ -192,15 +192,17 @@ def cross_validate(
     "Held-out predictions; settings are chosen for each fold by the log loss on the other ones"
     folds = folds[:candidate.repeats]
     n_classes = classes.max()+1
-    tried = np.stack([_held_out_logits(candidate, s, folds, n_classes) for s in candidate.settings])
-    losses = np.stack([[text_losses(softmax(z), classes)[0] for z in of_setting] for of_setting in tried])
-    chosen = np.zeros_like(tried[0])
-    for r,fold_of in enumerate(folds):
-        for f in np.unique(fold_of):
-            best = losses[:,r,fold_of!=f].mean(-1).argmin()
-            chosen[r,fold_of==f] = tried[best,r,fold_of==f]
+    by_setting = np.stack([_held_out_logits(candidate, s, folds, n_classes) for s in candidate.settings])
+    logits_2d = by_setting.reshape(-1, *by_setting.shape[2:]) # settings and repeats in one axis
+    losses = np.stack([text_losses(softmax(z), classes)[0] for z in logits_2d]).reshape(by_setting.shape[:3])
+    held_out = np.zeros_like(by_setting[0])
+    for repeat,fold_ids in enumerate(folds):
+        for fold in np.unique(fold_ids):
+            inside = fold_ids==fold
+            best = losses[:,repeat,~inside].mean(-1).argmin()
+            held_out[repeat,inside] = by_setting[best,repeat,inside]
     setting = candidate.settings[losses.mean((1,2)).argmin()]
-    return CrossValidated(candidate.name, chosen, setting, len(np.unique(folds)))
+    return CrossValidated(candidate.name, held_out, setting, len(np.unique(folds)))
 
 # %% ../nbs/21_adapt.ipynb #ad210013
 def _inflation(n_repeats, n_folds):
@@ -586,7 +588,7 @@ def _ngram_option(start, own, general, seed):
     return Option(ngram_candidate(X, own.learn.classes, general), save, general.texts)
 
 def _finetune_option(start, own, general, seed):
-    "Fine-tuning that goes on from the starting model"
+    "Fine-tuning, continued from the starting model"
     kind = ModelRecord.load(start).kind
     if kind!='transformer' or not (Path(start)/'model.safetensors').is_file():
         raise InputError(f"{start} holds no network to go on from (kind {kind}): leave finetuned out, or give a fine-tuned model",

@@ -236,19 +236,17 @@ Text = Annotated[str,
     Field(max_length=MAX_CHARS, pattern=r'[^ \t\r\n]', description='Not only white space'),
     BeforeValidator(replace_surrogates)]
 
-def _example(**fields):
-    "Schema settings: unknown fields are rejected, and `/docs` shows this example"
-    return ConfigDict(extra='forbid', json_schema_extra={'examples': [fields]})
+def _strict_with_example(**fields): return ConfigDict(extra='forbid', json_schema_extra={'examples': [fields]})
 
 class PredictRequest(BaseModel):
     "A text, and whether to explain its prediction"
-    model_config = _example(text='The room was not clean, but the staff were wonderful!', explain=True)
+    model_config = _strict_with_example(text='The room was not clean, but the staff were wonderful!', explain=True)
     text:Text
     explain:StrictBool = Field(False, description=f'Of texts up to {MAX_EXPLAIN:,} characters')
 
 class BatchPredictRequest(BaseModel):
     "Texts, each of which gets a prediction"
-    model_config = _example(texts=['Thanks for the quick help!', 'Two hours on hold and nobody answered.'])
+    model_config = _strict_with_example(texts=['Thanks for the quick help!', 'Two hours on hold and nobody answered.'])
     texts:list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
 
 # %% ../nbs/26_api.ipynb #e229d439
@@ -260,7 +258,7 @@ class HfParameters(BaseModel):
 
 class HfRequest(BaseModel):
     "One text or several in the format of Hugging Face"
-    model_config = _example(inputs='Two hours on hold and nobody answered.', parameters={'top_k': 1}) | {'extra': 'ignore'}
+    model_config = _strict_with_example(inputs='Two hours on hold and nobody answered.', parameters={'top_k': 1}) | {'extra': 'ignore'}
     inputs:Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
     parameters:HfParameters|None = None
 
@@ -786,7 +784,6 @@ class LogQueue(QueueHandler):
         except queue.Full: self.on_drop()
 
     def _write_all(self):
-        "The thread: write all records that are waiting, until the queue is closed"
         records = []
         while None not in records: # `close` puts it there
             records = [self.queue.get()]

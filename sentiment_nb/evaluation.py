@@ -242,7 +242,8 @@ def prob_intervals(
     losses = text_losses(probs, labels)
     values = _weighted_scores(np.ones(n), rankings, losses)
     draws = [_weighted_scores(w, rankings, losses) for w in bootstrap_weights(n, n_boot, seed)]
-    return {k: _interval(v, [d[k] for d in draws]) for k,v in values.items()}
+    def interval(name): return _interval(values[name], [draw[name] for draw in draws])
+    return {name: interval(name) for name in values}
 
 # %% ../nbs/08_evaluation.ipynb #f6d4ceb8
 def _plot_class_roc(ax, scores, is_class, is_predicted, name):

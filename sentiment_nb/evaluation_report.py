@@ -312,8 +312,8 @@ def format_domains(
     room = 80 - sum(widths) - 2*len(widths)
     names = [_shorten(name, room) for name in names]
     longest = max(map(len, names))
-    aligned = [[f'{cell:>{width}}' for cell in column] for column,width in zip(columns, widths)]
-    return '\n'.join('  '.join([name.ljust(longest), *cells]) for name,*cells in zip(names, *aligned))
+    def align(cells): return [cell.rjust(width) for cell,width in zip(cells, widths)]
+    return '\n'.join('  '.join([name.ljust(longest), *align(cells)]) for name,*cells in zip(names, *columns))
 
 # %% ../nbs/10_evaluation_report.ipynb #d0a10010
 _OTHER_DOMAINS = ('film reviews', 'product reviews', 'news', 'support messages') # Kinds of text that people bring
@@ -701,7 +701,8 @@ def _file_baselines(baselines, texts, names, present):
     "Probabilities of the baselines on the texts of a file"
     reports = [b for b in baselines or [] if isinstance(b, (str, Path))]
     predictors = [b for b in baselines or [] if not isinstance(b, (str, Path))]
-    answers = [read_report(r, texts, [names[k] for k in present]) for r in reports]
+    present_names = [names[k] for k in present]
+    answers = [read_report(r, texts, present_names) for r in reports]
     for p in predictors:
         name,kind,probs = _predict_baseline(p, texts, names)
         answers.append((name, kind, _keep_classes(probs, present)))

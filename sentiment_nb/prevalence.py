@@ -185,7 +185,8 @@ def simultaneous_z(
     norms = np.sqrt((matrix**2).sum(1))
     varies = norms>0
     rng = np.random.default_rng(seed)
-    normals = rng.standard_normal((draws, matrix.shape[1]))@(matrix[varies]/norms[varies,None]).T
+    unit_influences = matrix[varies]/norms[varies,None]
+    normals = rng.standard_normal((draws, matrix.shape[1]))@unit_influences.T # correlated as the estimates are
     independent = rng.standard_normal((draws, int((~varies).sum()))) # nothing is known of those without a hit
     largest = np.abs(np.hstack([normals, independent])).max(1)
     return float(np.quantile(largest, level))

@@ -51,8 +51,8 @@ def _local_file(path):
 
 def _folder_files(folder):
     "The tables in a folder and in those below it, in the order of their names; what begins with a dot or a _ is left out"
-    paths = [p for p in sorted(folder.rglob('*')) if not any(n[0] in '._' for n in p.relative_to(folder).parts)]
-    return [_local_file(p) for p in paths if p.is_file()]
+    def is_hidden(path): return any(name[0] in '._' for name in path.relative_to(folder).parts)
+    return [_local_file(p) for p in sorted(folder.rglob('*')) if p.is_file() and not is_hidden(p)]
 
 def _local_files(source):
     "The files that a path, a folder or a glob names"
@@ -191,7 +191,8 @@ class Manifest:
     def finish(self):
         "Write the manifest anew, in order and without times, so that it is the same however often the work was interrupted"
         columns = {'columns': self.columns, 'header': self.header} if self.columns else {}
-        parts = [{k: v for k,v in self.parts[i].items() if k!='seconds'} for i in sorted(self.parts)]
+        def without_seconds(record): return {k: v for k,v in record.items() if k!='seconds'}
+        parts = [without_seconds(self.parts[i]) for i in sorted(self.parts)]
         files = [{'file': i, 'parts': self.files[i]} for i in sorted(self.files)]
         records = [self.head, columns, *parts, *files, {'finished': self.total('rows')}]
         write_text(self.path, ''.join(json.dumps(r) + '\n' for r in records if r))

@@ -244,7 +244,7 @@ def _restore_breaks(field):
     return re.sub(_ESCAPE + '([rne])', lambda m: _LETTERS[m[1]], field)
 
 def _double_quotes(line):
-    "Marks that a backslash escapes, as doubled marks; of the backslashes before a mark each pair is one"
+    "A line in which a quotation mark with a backslash before it is doubled instead, as `csv` reads it; two backslashes before a mark are one"
     def replace_marks(m):
         n = len(m[1])
         return '\\'*(n//2) + ('""' if n%2 else '"')
@@ -751,8 +751,8 @@ def _write_parquet(path, names, rows, types):
     batches = batched(map(_replace_surrogates, rows), 2048)
     first = next(batches)
     decided = {field.name: field for field in _arrow_fields(types)}
-    inferred = {name: pa.array([row.get(name) for row in first]).type for name in names if name not in decided}
-    schema = pa.schema([decided.get(name) or pa.field(name, inferred[name]) for name in names])
+    def infer(name): return pa.field(name, pa.array([row.get(name) for row in first]).type)
+    schema = pa.schema([decided.get(name) or infer(name) for name in names])
     with pq.ParquetWriter(path, schema) as writer:
         for batch in chain([first], batches): writer.write_table(pa.Table.from_pylist(batch, schema))
 

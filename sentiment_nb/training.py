@@ -267,7 +267,6 @@ class ProgressCallback(TrainerCallback):
             speed = np.mean(self.speeds[-50:])
             self.bar.set_postfix_str(f'{speed:,.0f} tokens/s, epoch {state.epoch:.2f}', refresh=False)
     def on_evaluate(self, args, state, control, metrics=None, **kw):
-        "Print the validation scores of an epoch"
         self.last = time.perf_counter()
         if not metrics: return
         loss,accuracy,macro_f1 = (metrics[f'eval_{k}'] for k in ('loss','accuracy','macro_f1'))
@@ -728,11 +727,13 @@ class PooledEncoder(torch.nn.Module):
         mean = (hidden*mask).sum(1)/mask.sum(1)
         return self.head(torch.nn.functional.normalize(mean))
 
-def probe_head(regression:LogisticRegression) -> torch.nn.Linear: # A fitted classifier; one row for each class
+def probe_head(
+    regression:LogisticRegression, # Fitted; with two classes it has one row of weights
+) -> torch.nn.Linear: # (n_features, n_classes)
     "A logistic regression of scikit-learn as a linear layer with one row for each class"
     coef = regression.coef_
     intercept = regression.intercept_
-    if len(regression.classes_)==2:
+    if len(regression.classes_)==2: # softmax of (-z/2, z/2) is the sigmoid of z
         coef = np.concatenate([-coef/2, coef/2])
         intercept = np.concatenate([-intercept/2, intercept/2])
     head = torch.nn.Linear(coef.shape[1], len(coef))
