@@ -178,10 +178,11 @@ class CrossValidated(NamedTuple):
 def _held_out_logits(candidate, setting, folds, n_classes):
     "Logits of a candidate with one setting for each text, by what was learned from the other folds"
     logits = np.zeros((*folds.shape, n_classes))
-    for r,fold_of in enumerate(folds):
-        for f in np.unique(fold_of):
-            held_out = np.flatnonzero(fold_of==f)
-            logits[r,held_out] = candidate.fit_predict(np.flatnonzero(fold_of!=f), held_out, setting)
+    for repeat,fold_ids in enumerate(folds):
+        for fold in np.unique(fold_ids):
+            held_out = np.flatnonzero(fold_ids==fold)
+            learned = np.flatnonzero(fold_ids!=fold)
+            logits[repeat,held_out] = candidate.fit_predict(learned, held_out, setting)
     return logits
 
 def cross_validate(
@@ -565,7 +566,7 @@ class Option(NamedTuple):
     seen:list # Further texts that it learns from, raw
 
 def _probe_option(start, own, general, seed):
-    "A probe on the encoder's states"
+    "The option of a linear probe on the encoder's hidden states; `save` writes encoder and probe as one ONNX file"
     encoder = open_encoder(start)
     X = embed_texts(encoder, own.learn.texts)
     def save(folder, C):
@@ -573,8 +574,8 @@ def _probe_option(start, own, general, seed):
         (folder/'onnx').mkdir()
         trace_to_onnx(PooledEncoder(encoder.net, probe_head(probe)), folder/'onnx'/'model.onnx')
         encoder.tokenizer.save_pretrained(folder)
-        reads = encoder.record
-        return ModelRecord('frozen', reads.base, own.labels, reads.policy, reads.max_length, reads.truncation)
+        record = encoder.record
+        return ModelRecord('frozen', record.base, own.labels, record.policy, record.max_length, record.truncation)
     return Option(probe_candidate(X, own.learn.classes), save, [])
 
 def _ngram_option(start, own, general, seed):

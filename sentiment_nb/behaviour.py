@@ -95,7 +95,7 @@ PLAIN = [
         'Does the {shop} take cards?', 'Is the {item} for {day} or for later?',
         'Now boarding at gate {number}', 'On the way to the {place}, arriving at {hour}',
         'Which of the {number} doors leads to the {shop}?', '{day}: {shop} at {hour}, then the {place}'])
-] # Words, signs, and texts without opinion: capability, kind, test, expectation, frames
+] # Words, punctuation, and texts without opinion: capability, kind, test, expectation, frames
 
 # %% ../nbs/09_behaviour.ipynb #286f5f62
 NEGATED = [

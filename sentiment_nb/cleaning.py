@@ -268,7 +268,7 @@ MAX_WORD = 40 # Characters at the beginning of a word that count
 
 @lru_cache(2**15) # words come again
 def _unigram(part):
-    "Hash of a word, and whether it begins with a capital letter; None for links, mentions, hashtags and signs"
+    "Hash of a word, and whether it begins with a capital letter; None for links, mentions, hashtags and punctuation"
     word = part.strip(EDGES)
     if part[0] in '@#' or part.startswith(('http','www.')) or not word[:1].isalpha(): return None
     return crc32(shorten_elongations(word.lower()).encode('utf-8', 'replace')), word[0].isupper()

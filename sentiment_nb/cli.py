@@ -572,9 +572,9 @@ def themes(
     from sentiment_nb.themes import find_themes, format_themes, parse_aspects
     table = read_scored(scored)
     columns = group_columns(table, by, date, every)
-    named = parse_aspects(aspects)
-    about = find_themes(table, find_model(model), label, columns, date, named, k, encoder, text_column, seed)
-    print(_dumps(about) if json else format_themes(about))
+    aspect_words = parse_aspects(aspects)
+    answer = find_themes(table, find_model(model), label, columns, date, aspect_words, k, encoder, text_column, seed)
+    print(_dumps(answer) if json else format_themes(answer))
 
 # %% ../nbs/29_cli.ipynb #29e40004
 def report(

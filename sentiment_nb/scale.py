@@ -496,7 +496,7 @@ class _Run:
             if i%2048==0: self.report(self.rows+i, self.total)
 
     def layout(self, table):
-        "What a CSV is written like, the only table that is read, and the format that was asked for"
+        "The text format of the table, if it is the only one, and the format that the user named: how a part is written"
         return table.form if len(self.work.files)==1 else None, self.work.format
 
     def types(self, table, columns):
@@ -835,8 +835,9 @@ def _merge_into(partial, manifests):
     if not gathered: raise InputError(f"the shards of {partial.stem} have no rows: give files with texts")
     merged = Manifest(partial/MANIFEST)
     merged.append(head)
-    begun = next(m for m in manifests if m.columns)
-    merged.columns,merged.header = begun.columns,begun.header
+    with_rows = next(m for m in manifests if m.columns)
+    merged.columns = with_rows.columns
+    merged.header = with_rows.header
     merged.parts = {i: record for i,(record,_) in gathered.items()}
     for m in manifests: merged.files |= m.files
     paths = [path for _,path in gathered.values()]

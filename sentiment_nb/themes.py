@@ -324,10 +324,11 @@ def group_stability(
     groups = groups[rows]
     under_seeds = []
     on_halves = []
+    def matches(learned, fit_seed): return best_matches(groups, fit_groups(learned, k, fit_seed).predict(vectors), k)
     for s in range(seed+1, seed+1+repeats):
-        under_seeds.append(best_matches(groups, fit_groups(vectors, k, s).predict(vectors), k))
-        half = _halves(len(vectors), s//2)[s%2]
-        on_halves.append(best_matches(groups, fit_groups(vectors[half], k, s).predict(vectors), k))
+        under_seeds.append(matches(vectors, s))
+        split = _halves(len(vectors), s//2)
+        on_halves.append(matches(vectors[split[s%2]], s)) # both halves of a split in turn
     return np.mean(under_seeds, 0), np.mean(on_halves, 0)
 
 # %% ../nbs/19_themes.ipynb #b19e0022
@@ -555,12 +556,13 @@ def _name_groups(sentences, groups, k, others):
     if k>1:
         scores = phrase_scores(sentences, groups, k)
         return [list(map(mask_text, pick_phrases(scores[g], 5))) for g in range(k)]
-    texts = sentences + others
-    both = phrase_scores(texts, np.array([0]*len(sentences) + [1]*len(others)), 2) if others else None
-    return [pick_phrases(both[0], 5) if both is not None else ['all']]
+    if not others: return [['all']]
+    is_other = np.array([0]*len(sentences) + [1]*len(others))
+    scores = phrase_scores(sentences + others, is_other, 2)
+    return [pick_phrases(scores[0], 5)]
 
 # %% ../nbs/19_themes.ipynb #b19e0035
-def _found_themes(context, vectors, others, k, seed, n_aspects):
+def _kmeans_themes(context, vectors, others, k, seed, n_aspects):
     "The themes that k-means finds, the most frequent first"
     model = fit_groups(vectors, k, seed)
     groups,orders = _group_order(vectors, model)
@@ -629,7 +631,7 @@ def find_themes(
     about = dict(label=label, texts=len(texts), texts_of_label=n_label, sentences=len(chosen.texts))
     about |= dict(k=k, k_agreement=scores)
     return about | dict(encoder=str(encoder) if str(encoder) in ('minilm','words') else Path(encoder).name, seed=seed,
-        themes=_found_themes(context, vectors, others, k, seed, len(aspects or {})),
+        themes=_kmeans_themes(context, vectors, others, k, seed, len(aspects or {})),
         aspects=_named_aspects(context, aspects or {}, chosen.probs[:,predictor.record.labels.index(label)], k))
 
 # %% ../nbs/19_themes.ipynb #b19e003b
