@@ -420,7 +420,7 @@ def _open_model(model, api, level):
     "The model of a folder, or the client of a service, which predicts like one"
     if not api: return Predictor(find_model(model), level=level)
     if model: raise InputError(f"give either --model {model} or --api {api}: one of them predicts")
-    if level!=.95: raise InputError(f"a level of {level} cannot be asked of a service, which has its own: leave it out, or give --model")
+    if level!=.95: raise InputError(f"--level {level} does not work with --api, since a service has its own level: leave it out, or give --model")
     try: from sentiment_nb.client import Client
     except ModuleNotFoundError as e: raise _missing_extra('--api', e, 'client') from None
     return Client(api)
@@ -774,7 +774,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser: # With one subcommand for each entry of `COMMANDS`
     "The parser of `sentiment-nb`"
-    p = _Parser('sentiment-nb', description='Sentiment analysis: train, evaluate, predict')
+    start = 'First: sentiment-nb quickstart. Then: sentiment-nb predict --text "Thanks!". Options: sentiment-nb COMMAND --help'
+    p = _Parser('sentiment-nb', description='Sentiment analysis: train, evaluate, predict', epilog=start)
     p.add_argument('--version', action='version', version=f'sentiment_nb {__version__}')
     parsers = p.add_subparsers(required=True, metavar='COMMAND')
     for name,func in COMMANDS.items(): _add_command(parsers, name, func)
