@@ -420,7 +420,7 @@ def _open_model(model, api, level):
     "The model of a folder, or the client of a service, which predicts like one"
     if not api: return Predictor(find_model(model), level=level)
     if model: raise InputError(f"give either --model {model} or --api {api}: one of them predicts")
-    if level!=.95: raise InputError(f"--level {level} does not work with --api, since a service has its own level: leave it out, or give --model")
+    if level!=.95: raise InputError(f"--level {level} does not work with --api, the address of a service, which has its own: leave it out, or give --model")
     try: from sentiment_nb.client import Client
     except ModuleNotFoundError as e: raise _missing_extra('--api', e, 'client') from None
     return Client(api)
