@@ -250,8 +250,8 @@ def evaluate_model(
     metrics |= _without_copies(ds, probs, labels)
     metrics |= _conformal_scores(record.conformal, probs, labels)
     if out:
-        about = _describe_record(record)
-        write_report(out, metrics, probs, labels, names, texts, *about, spreadsheet, _own_columns(ds))
+        hub_metadata,card_lines = _describe_record(record)
+        write_report(out, metrics, probs, labels, names, texts, hub_metadata, card_lines, spreadsheet, _own_columns(ds))
     return metrics
 
 # %% ../nbs/10_evaluation_report.ipynb #ae3b431e
@@ -748,8 +748,9 @@ def evaluate_file(
     metrics['absent'] = _count_answers(names, absent)
     metrics['by'] = _score_by(scored_rows, probs.argmax(1)==truth, by)
     if out:
-        about = _describe_record(predictor.record)
-        write_report(out, metrics, probs, truth, known_names, texts, *about, spreadsheet, _own_columns(scored_rows))
+        hub_metadata,card_lines = _describe_record(predictor.record)
+        own_columns = _own_columns(scored_rows)
+        write_report(out, metrics, probs, truth, known_names, texts, hub_metadata, card_lines, spreadsheet, own_columns)
     return metrics
 
 # %% ../nbs/10_evaluation_report.ipynb #21f10011
