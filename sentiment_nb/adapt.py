@@ -44,9 +44,9 @@ from .training import finish_model_folder, load_pretrained, probe_head, resolve_
 # %% ../nbs/21_adapt.ipynb #ad210008
 class OwnRows(NamedTuple):
     "Labelled texts; all fields have one entry a text"
-    texts:list[str] # As they came
+    texts:list[str] # Texts as they came, not cleaned
     classes:np.ndarray # Integers, positions in the labels
-    groups:np.ndarray # What goes together, as an author; integers, all different without groups
+    groups:np.ndarray # Group of each text, such as its author, as an integer; all different where there are no groups
 
     def select(self,
         rows:np.ndarray, # Positions, or whether to keep each text
@@ -57,7 +57,7 @@ class OwnRows(NamedTuple):
 
 class OwnTexts(NamedTuple):
     "A file of labelled texts"
-    learn:OwnRows # To learn from, each text once
+    learn:OwnRows # Rows to learn from, each text once
     test:OwnRows # Rows whose part is `test`; may be empty
     labels:list[str] # Class names: negative, (neutral,) positive
     dropped:dict # `copies`, `contradictory`, `in_test`: texts left out
@@ -98,7 +98,7 @@ def read_own_texts(
     text_column:str|None=None, # None looks for a usual name
     label_column:str|None=None, # None looks for a usual name
     labels:dict[str,str]|None=None, # From the file's spelling to negative, neutral, positive
-    group_column:str|None=None, # What goes together, as an author or a thread, and is never torn apart; None: each text alone
+    group_column:str|None=None, # Column of groups, such as authors or threads, that are never divided between folds; None: each text is its own group
 ) -> OwnTexts:
     "Labelled texts to learn from, each once, and those of part `test` apart"
     name = 'the table' if isinstance(source, pd.DataFrame) else Path(source).name
@@ -135,10 +135,10 @@ def _check_number(classes, labels, name):
 # %% ../nbs/21_adapt.ipynb #ad21000d
 def make_folds(
     classes:np.ndarray, # Class of each text, (n_texts,), integers
-    groups:np.ndarray|None=None, # What goes together, (n_texts,); None: each text alone
+    groups:np.ndarray|None=None, # Group of each text, (n_texts,); None: each text is its own group
     n_folds:int=5, # Parts, each of which is held out once
     n_repeats:int=3, # Other partitions
-    seed:int=42, # Of the partitions
+    seed:int=42, # Random seed of the partitions
 ) -> np.ndarray: # In which fold each text is held out, (n_repeats, n_texts)
     "Folds of repeated stratified cross-validation (Kohavi 1995; by scikit-learn)"
     grouped = groups is not None and len(np.unique(groups))<len(groups)
@@ -157,15 +157,15 @@ def _split_silently(parts, classes, groups):
 # %% ../nbs/21_adapt.ipynb #ad210010
 class Candidate(NamedTuple):
     "A way to learn from one's own texts"
-    name:str # As tables call it
-    settings:tuple # What to choose from; (None,) if there is nothing to choose
+    name:str # Name in tables
+    settings:tuple # Settings to choose from; (None,) if there is nothing to choose
     fit_predict:Callable # From positions to learn from, positions to predict, and a setting to logits, (n_predicted, n_classes)
     repeats:int|None=None # Repeats of the cross-validation that it can afford; None: all
 
 class CrossValidated(NamedTuple):
     "Predictions of a candidate for texts that it had not learned from"
-    name:str # Of the candidate
-    logits:np.ndarray # By the setting that the other folds chose, (n_repeats, n_texts, n_classes)
+    name:str # Name of the candidate
+    logits:np.ndarray # Held-out logits by the setting that the other folds chose, (n_repeats, n_texts, n_classes)
     setting:object # The setting that all texts choose together
     n_folds:int # Parts of the cross-validation; 0 for a model that learned from none of these texts
 
@@ -178,29 +178,32 @@ class CrossValidated(NamedTuple):
 def _held_out_logits(candidate, setting, folds, n_classes):
     "Logits of a candidate with one setting for each text, by what was learned from the other folds"
     logits = np.zeros((*folds.shape, n_classes))
-    for r,fold_of in enumerate(folds):
-        for f in np.unique(fold_of):
-            held_out = np.flatnonzero(fold_of==f)
-            logits[r,held_out] = candidate.fit_predict(np.flatnonzero(fold_of!=f), held_out, setting)
+    for repeat,fold_ids in enumerate(folds):
+        for fold in np.unique(fold_ids):
+            held_out = np.flatnonzero(fold_ids==fold)
+            learned = np.flatnonzero(fold_ids!=fold)
+            logits[repeat,held_out] = candidate.fit_predict(learned, held_out, setting)
     return logits
 
 def cross_validate(
-    candidate:Candidate, # What to try
+    candidate:Candidate, # Candidate to validate
     classes:np.ndarray, # True classes, (n_texts,), integers
     folds:np.ndarray, # From `make_folds`, (n_repeats, n_texts)
 ) -> CrossValidated:
     "Held-out predictions; settings are chosen for each fold by the log loss on the other ones"
     folds = folds[:candidate.repeats]
     n_classes = classes.max()+1
-    tried = np.stack([_held_out_logits(candidate, s, folds, n_classes) for s in candidate.settings])
-    losses = np.stack([[text_losses(softmax(z), classes)[0] for z in of_setting] for of_setting in tried])
-    chosen = np.zeros_like(tried[0])
-    for r,fold_of in enumerate(folds):
-        for f in np.unique(fold_of):
-            best = losses[:,r,fold_of!=f].mean(-1).argmin()
-            chosen[r,fold_of==f] = tried[best,r,fold_of==f]
+    by_setting = np.stack([_held_out_logits(candidate, s, folds, n_classes) for s in candidate.settings])
+    logits_2d = by_setting.reshape(-1, *by_setting.shape[2:]) # settings and repeats in one axis
+    losses = np.stack([text_losses(softmax(z), classes)[0] for z in logits_2d]).reshape(by_setting.shape[:3])
+    held_out = np.zeros_like(by_setting[0])
+    for repeat,fold_ids in enumerate(folds):
+        for fold in np.unique(fold_ids):
+            inside = fold_ids==fold
+            best = losses[:,repeat,~inside].mean(-1).argmin()
+            held_out[repeat,inside] = by_setting[best,repeat,inside]
     setting = candidate.settings[losses.mean((1,2)).argmin()]
-    return CrossValidated(candidate.name, chosen, setting, len(np.unique(folds)))
+    return CrossValidated(candidate.name, held_out, setting, len(np.unique(folds)))
 
 # %% ../nbs/21_adapt.ipynb #ad210013
 def _inflation(n_repeats, n_folds):
@@ -218,7 +221,7 @@ def _variance_of_mean(values, groups):
 def accuracy_interval(
     hits:np.ndarray, # Whether predictions of held-out texts are right, (n_repeats, n_texts)
     n_folds:int, # Parts of the cross-validation; 0 for a model that learned from none of these texts
-    groups:np.ndarray|None=None, # What goes together, (n_texts,), integers; None: each text alone
+    groups:np.ndarray|None=None, # Group of each text, (n_texts,), integers; None: each text is its own group
 ) -> dict: # `{"value", "low", "high"}`
     "Accuracy on further texts with a 95 % interval (Wilson 1927), widened for repeated folds (Nadeau and Bengio 2003, doi:10.1023/A:1024068626366)"
     value = float(hits.mean())
@@ -232,10 +235,10 @@ def accuracy_interval(
     return dict(value=value, low=float(low), high=float(high))
 
 def paired_gain(
-    hits:np.ndarray, # Of a candidate, (n_repeats, n_texts)
-    baseline:np.ndarray, # Of the unchanged model, (1, n_texts)
+    hits:np.ndarray, # Whether a candidate is right, (n_repeats, n_texts)
+    baseline:np.ndarray, # Whether the unchanged model is right, (1, n_texts)
     n_folds:int, # Parts of the candidate's cross-validation
-    groups:np.ndarray|None=None, # What goes together, (n_texts,), integers; None: each text alone
+    groups:np.ndarray|None=None, # Group of each text, (n_texts,), integers; None: each text is its own group
 ) -> dict: # `value`, `low`, `high` (95 %), `se`, and `p`, one-sided: chance of such a gain where there is none
     "Gain in accuracy by the corrected resampled t-test (Nadeau and Bengio 2003)"
     gains = hits.astype(float) - baseline
@@ -271,7 +274,7 @@ def unchanged_candidate(
 class StateEncoder(NamedTuple):
     "An encoder that is not trained, and how it reads a text"
     net:torch.nn.Module # Its transformer without a head
-    tokenizer:object # Of transformers
+    tokenizer:object # Tokenizer of transformers
     record:ModelRecord # Gives policy, max_length and truncation
 
 def open_encoder(
@@ -365,7 +368,7 @@ def open_general(
     own:OwnTexts, # From `read_own_texts`
     source:str|Path='general', # A source of `load_source`, or prepared data, whose training texts are taken
     n:int=1500, # Texts drawn at random
-    seed:int=42, # Of the draw
+    seed:int=42, # Random seed of the draw
 ) -> GeneralTexts:
     "General texts to learn from beside one's own, these and overlong ones left out"
     rows = _general_rows(source, own, seed, n)
@@ -387,7 +390,7 @@ def fit_ngrams(
     X:csr_matrix, # N-grams of one's own texts, (n_texts, n_features), from `ngram_features`
     classes:np.ndarray, # Their classes, (n_texts,), integers
     general:GeneralTexts, # From `open_general`
-    weight:float=20., # What one of these texts counts beside a general one
+    weight:float=20., # Weight of one of these texts, where a general text has 1
 ) -> LogisticRegression: # `linear_logits(model, X)` gives logits
     "Logistic regression on n-grams of one's own and of general texts, each class against the others"
     weights = np.append(np.full(len(classes), weight), np.ones(len(general.classes)))
@@ -428,7 +431,7 @@ def finetune(
     labels:list[str], # Class names; a head of the same classes goes on learning, else a new one begins
     epochs:float=4, # Passes over the texts
     learning_rate:float=5e-5, # The highest of the schedule
-    seed:int=42, # Of the order, and of a new head
+    seed:int=42, # Random seed of the order, and of a new head
 ) -> StateEncoder: # Network with its head, tokenizer and record
     "Fine-tune a model further, all weights, a fixed number of epochs (Devlin et al. 2019; Mosbach et al. 2021, arXiv:2006.04884)"
     start = ModelRecord.load(model)
@@ -454,7 +457,7 @@ def finetune_candidate(
     model:str|Path, # A model folder of kind `transformer`
     rows:OwnRows, # Labelled texts
     labels:list[str], # Class names
-    seed:int=42, # Of each training
+    seed:int=42, # Random seed of each training
 ) -> Candidate:
     "Fine-tuning that goes on from a model; one repeat, nothing to choose"
     def fit_predict(train, held_out, _):
@@ -469,7 +472,7 @@ ALPHA = .2 # One-sided level at which a candidate replaces the unchanged model
 def compare_candidates(
     results:list[CrossValidated], # The unchanged model first
     classes:np.ndarray, # True classes, (n_texts,), integers
-    groups:np.ndarray|None=None, # What goes together, (n_texts,), integers; None: each text alone
+    groups:np.ndarray|None=None, # Group of each text, (n_texts,), integers; None: each text is its own group
 ) -> list[dict]: # For each `name`, `setting`, `accuracy`, `macro_f1`, and `gain` over the first (None for itself)
     "Scores of candidates, and their gains over the unchanged model"
     baseline = results[0].hits(classes)
@@ -495,7 +498,7 @@ def labels_needed(
     n:int, # Labels that it was measured on
     alpha:float=ALPHA, # One-sided level of the paired test
 ) -> int|None: # About how many labels would show such a gain; None where there is none to show
-    "Labels that would tell, if the gain stays what it seems, with a power of one half"
+    "Number of labels at which a gain of this size would be significant, with a power of one half"
     if gain['value']<=0: return None
     needed = n*(student.isf(alpha, n-1)*gain['se']/gain['value'])**2
     return int(np.ceil(max(needed, n+10)/10)*10)
@@ -511,7 +514,9 @@ def _keep_unigrams(folder, texts, start):
     if unfamiliar<=MAX_UNFAMILIAR: shutil.copyfile(start/UNIGRAMS, folder/UNIGRAMS)
     else: (folder/UNIGRAMS).unlink(missing_ok=True)
 
-def _count_names(classes, labels): return {name: int((classes==k).sum()) for k,name in enumerate(labels)}
+def _count_names(classes, labels):
+    "Number of texts of each class, by its name"
+    return {name: int((classes==k).sum()) for k,name in enumerate(labels)}
 
 def _data_of(own, source):
     "What a record keeps of the texts"
@@ -520,7 +525,7 @@ def _data_of(own, source):
     return dict(source=own.source, rows={'train': _count_names(own.learn.classes, own.labels)}, sha256=sha256)
 
 def recalibrate(
-    record:ModelRecord, # Of a model that has not seen the texts; changed in place
+    record:ModelRecord, # Record of a model that has not seen the texts; changed in place
     probs:np.ndarray, # Its probabilities, (n_texts, n_classes)
     classes:np.ndarray, # True classes, (n_texts,), among those of the model
 ):
@@ -561,7 +566,7 @@ class Option(NamedTuple):
     seen:list # Further texts that it learns from, raw
 
 def _probe_option(start, own, general, seed):
-    "A probe on the encoder's states"
+    "The option of a linear probe on the encoder's hidden states; `save` writes encoder and probe as one ONNX file"
     encoder = open_encoder(start)
     X = embed_texts(encoder, own.learn.texts)
     def save(folder, C):
@@ -569,8 +574,8 @@ def _probe_option(start, own, general, seed):
         (folder/'onnx').mkdir()
         trace_to_onnx(PooledEncoder(encoder.net, probe_head(probe)), folder/'onnx'/'model.onnx')
         encoder.tokenizer.save_pretrained(folder)
-        reads = encoder.record
-        return ModelRecord('frozen', reads.base, own.labels, reads.policy, reads.max_length, reads.truncation)
+        record = encoder.record
+        return ModelRecord('frozen', record.base, own.labels, record.policy, record.max_length, record.truncation)
     return Option(probe_candidate(X, own.learn.classes), save, [])
 
 def _ngram_option(start, own, general, seed):
@@ -584,7 +589,7 @@ def _ngram_option(start, own, general, seed):
     return Option(ngram_candidate(X, own.learn.classes, general), save, general.texts)
 
 def _finetune_option(start, own, general, seed):
-    "Fine-tuning that goes on from the starting model"
+    "Fine-tuning, continued from the starting model"
     kind = ModelRecord.load(start).kind
     if kind!='transformer' or not (Path(start)/'model.safetensors').is_file():
         raise InputError(f"{start} holds no network to go on from (kind {kind}): leave finetuned out, or give a fine-tuned model",
@@ -638,7 +643,7 @@ def _save_learned(folder, option, held_out, own, data, start, scores, seed, name
 def score_test(
     predictor:Predictor, # The adapted model
     start:Predictor, # The starting model
-    own:OwnTexts, # With test rows
+    own:OwnTexts, # Own rows, some of which are test rows
 ) -> dict|None: # `n`, `accuracy` of the adapted and of the `unchanged` model, and `mcnemar` between them; None without test rows
     "Accuracy on the rows of part `test`, which nothing has learned from"
     rows = own.test
@@ -651,16 +656,16 @@ def score_test(
 # %% ../nbs/21_adapt.ipynb #ad210209
 def adapt_model(
     model:str|Path, # The starting model's folder, exported
-    source:str|Path|pd.DataFrame, # Labelled texts of one's own: a table in a file or in memory; a column `part` is obeyed
+    source:str|Path|pd.DataFrame, # Labelled texts of one's own: a table in a file or in memory; rows with `test` in a column `part` are only scored
     out:str|Path='models/adapted', # The model folder to write
     text_column:str|None=None, # None looks for a usual name
     label_column:str|None=None, # None looks for a usual name
     labels:dict[str,str]|None=None, # From the file's spelling to negative, neutral, positive
-    group_column:str|None=None, # What goes together, as an author or a thread, and falls into one fold; None: each text alone
+    group_column:str|None=None, # Column of groups, such as authors or threads, that fall into one fold; None: each text is its own group
     candidates:tuple[str,...]=CANDIDATES, # What to try beside the unchanged model, keys of `OPTIONS`; `finetuned` takes minutes
     general:str|Path='general', # Texts for the n-grams to learn from too: a source of `load_source`, or prepared data
     alpha:float=ALPHA, # One-sided level at which a candidate replaces the unchanged model
-    seed:int=42, # Of folds, draws and trainings
+    seed:int=42, # Random seed of folds, draws and trainings
     on_step:Callable[[str],None]=lambda line: None, # Called with a line before each step
 ) -> dict: # `chosen`, `n`, `scores` of `compare_candidates`, `labels_needed`, `test` of `score_test`, `dropped`, `notes`, `out`
     """Keep the candidate that is better on one's own texts, or the unchanged model, calibrated by cross-validation
@@ -696,19 +701,19 @@ def adapt_model(
     return report | dict(out=str(out))
 
 def _needed(scores, chosen, n, alpha):
-    "Labels that would tell whether the best candidate is better; None where something was chosen, or nothing looks better"
+    "Number of labels at which the gain of the best candidate would be significant; None where something was chosen, or nothing looks better"
     if chosen!='unchanged' or len(scores)<2: return None
     return labels_needed(max((s['gain'] for s in scores[1:]), key=lambda g: g['value']), n, alpha)
 
 def _label_notes(predictor, own):
-    "What differs between the classes of the model and of the file, and labels too few for a cut"
+    "Notes on classes that differ between model and file, and on too few labels for a threshold"
     names = predictor.record.labels
     counts = _count_names(own.learn.classes, own.labels)
     unknown = [n for n in own.labels if n not in names]
     if unknown: notes = [f"the starting model knows no {unknown[0]}: all its answers to these {counts[unknown[0]]} texts are wrong"]
-    elif len(names)>len(own.labels): notes = ["no text of yours is neutral: the starting model is judged without this answer"]
+    elif len(names)>len(own.labels): notes = ["no text of yours is neutral: this class is left out when the starting model is scored"]
     else: notes = []
-    if len(own.learn.texts)<20: notes.append("fewer than 20 texts give no cut at 95 %: every answer is uncertain")
+    if len(own.learn.texts)<20: notes.append("20 texts are needed for a threshold at 95 %: with fewer, every prediction is uncertain")
     return notes
 
 # %% ../nbs/21_adapt.ipynb #ad21020c

@@ -80,7 +80,7 @@ Names = Annotated[str, AfterValidator(_check_list)] # Separated by commas
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 # %% ../nbs/26_api.ipynb #327a6024
-def _parse_digest(line): return line.partition('#')[0].strip().lower()
+def _parse_digest(line): return line.partition('#')[0].strip().lower() # a line of a key file, without its comment
 
 def _parse_digests(source, lines):
     "Digests of API keys; a source without one, or with anything else in it, is rejected"
@@ -226,17 +226,17 @@ Text = Annotated[str,
     Field(max_length=MAX_CHARS, pattern=r'[^ \t\r\n]', description='Not only white space'),
     BeforeValidator(replace_surrogates)]
 
-def _example(**fields): return ConfigDict(extra='forbid', json_schema_extra={'examples': [fields]})
+def _strict_with_example(**fields): return ConfigDict(extra='forbid', json_schema_extra={'examples': [fields]})
 
 class PredictRequest(BaseModel):
     "A text, and whether to explain its prediction"
-    model_config = _example(text='The room was not clean, but the staff were wonderful!', explain=True)
+    model_config = _strict_with_example(text='The room was not clean, but the staff were wonderful!', explain=True)
     text:Text
     explain:StrictBool = Field(False, description=f'Of texts up to {MAX_EXPLAIN:,} characters')
 
 class BatchPredictRequest(BaseModel):
     "Texts, each of which gets a prediction"
-    model_config = _example(texts=['Thanks for the quick help!', 'Two hours on hold and nobody answered.'])
+    model_config = _strict_with_example(texts=['Thanks for the quick help!', 'Two hours on hold and nobody answered.'])
     texts:list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
 
 # %% ../nbs/26_api.ipynb #e229d439
@@ -248,7 +248,7 @@ class HfParameters(BaseModel):
 
 class HfRequest(BaseModel):
     "One text or several in the format of Hugging Face"
-    model_config = _example(inputs='Two hours on hold and nobody answered.', parameters={'top_k': 1}) | {'extra': 'ignore'}
+    model_config = _strict_with_example(inputs='Two hours on hold and nobody answered.', parameters={'top_k': 1}) | {'extra': 'ignore'}
     inputs:Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
     parameters:HfParameters|None = None
 
@@ -343,8 +343,8 @@ def new_key() -> tuple[str,str]: # The key, for the client, and its digest, for 
     return key, hashlib.sha256(key.encode()).hexdigest()
 
 def authenticate(
-    headers:dict[bytes,bytes], # Of the request, names in lower case
-    digests:list[str], # Of the accepted keys
+    headers:dict[bytes,bytes], # Headers of the request, names in lower case
+    digests:list[str], # SHA-256 digests of the accepted keys
 ) -> str|None: # The first digits of its digest, which identify it in the log; None if it is not accepted
     "Check the API key of a request, from `Authorization: Bearer` or `X-API-Key`"
     scheme,_,token = headers.get(b'authorization', b'').partition(b' ')
@@ -391,7 +391,7 @@ class Service:
 
     def charge(self,
         exchange:'Exchange', # The request, with its client
-        tokens:int, # To count
+        tokens:int, # Tokens to count
     ):
         "Charge the client of a request"
         self.rate.charge(exchange.client, tokens, exchange.charged)
@@ -494,7 +494,7 @@ def parse_body(
 
 # %% ../nbs/26_api.ipynb #18de57a3
 def check_content(
-    headers:dict[bytes,bytes], # Of the request, names in lower case
+    headers:dict[bytes,bytes], # Headers of the request, names in lower case
 ):
     "Reject a body that is compressed or not declared as JSON"
     codings = headers.get(b'content-encoding', b'identity'), headers.get(b'transfer-encoding', b'chunked')
@@ -508,7 +508,7 @@ def check_content(
 _TRACEPARENT = re.compile(rb'[\da-f]{2}-([\da-f]{32})-[\da-f]{16}-[\da-f]{2}')
 
 def find_ids(
-    headers:dict[bytes,bytes], # Of the request, names in lower case
+    headers:dict[bytes,bytes], # Headers of the request, names in lower case
 ) -> tuple[str,str|None]: # Of the request: the client's if it holds no text, or a new one; and of its trace, if there is one
     "The ids of a request, from `X-Request-ID` and `traceparent` (W3C Trace Context)"
     sent = headers.get(b'x-request-id', b'')
@@ -520,14 +520,14 @@ def find_ids(
 class Exchange:
     "State of one request and its response"
     path:str # Path of the request
-    headers:dict[bytes,bytes] # Of the request, names in lower case
+    headers:dict[bytes,bytes] # Headers of the request, names in lower case
     id:str='' # From `find_ids`
     client:str|None=None # From `authenticate` or `client_id`: whom to charge
     charged:int=0 # Tokens that it was charged for this request
     body_read:bool=False # Whether the whole body has been received
     responding:bool=False # Whether the response has started
     disconnected:bool=False # Whether the client disconnected before that
-    status:int=499 # Of the response; 499 means that the client disconnected before there was one
+    status:int=499 # Status of the response; 499 means that the client disconnected before there was one
     log:dict=field(default_factory=dict) # Further fields of its log entry
 
 # %% ../nbs/26_api.ipynb #5c7b3395
@@ -1003,7 +1003,7 @@ def _raise_file_limit():
 def serve_api(
     settings:Settings, # From `load_settings`
     host:str='127.0.0.1', # Address to listen on
-    port:int=8000, # 0 takes a free one
+    port:int=8000, # Port to listen on; 0 takes a free one
 ):
     """Serve until SIGTERM or Ctrl-C
 

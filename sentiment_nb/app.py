@@ -62,7 +62,7 @@ _BAR = ('<span>{name}</span><span style="background:rgba(128,128,128,.2);border-
 def _colour(label): return COLOURS.get(label, '#808080')
 
 def draw_bars(
-    shares:dict[str,float], # Of each class, 0 to 1
+    shares:dict[str,float], # Share of each class, 0 to 1
     captions:dict[str,str]|None=None, # Text after each bar; None: the share in per cent
 ) -> str: # HTML
     "Draw shares as bars"
@@ -110,7 +110,7 @@ def guess_encoding(
 
 def convert_error(
     e:core.InputError, # About an uploaded file
-    path:Path, # Where it is stored
+    path:Path, # Path under which it is stored
     name:str, # The user's name of the file
 ) -> core.InputError:
     "The error with the user's name of the file, and the label of the widget to change"
@@ -122,7 +122,7 @@ def convert_error(
 @dataclass
 class Upload:
     "Columns, counts and first rows of an uploaded file"
-    path:Path # Where it is stored
+    path:Path # Path under which it is stored
     name:str # The user's name of the file
     encoding:str|None # A Python codec name; None for Parquet and workbooks
     names:list[str] # Column names
@@ -199,7 +199,7 @@ class Summary:
 
     def add(self,
         texts:list[str], # The next texts of the file
-        predictions:list[inference.Prediction], # Of these texts
+        predictions:list[inference.Prediction], # Predictions of these texts
         max_words:int=50_000, # Words to count for a class; of more words the less frequent are dropped, down to half of this number
         n_least:int=10, # Texts to keep in `least`
     ):
@@ -230,7 +230,7 @@ class ChunkedPredictor:
         predict:Callable, # From texts to predictions
         record:object, # The model's record, for its classes
         on_chunk:Callable, # Called with the texts and the predictions of each chunk
-        seconds:float=.5, # How long a chunk should take
+        seconds:float=.5, # Target time of a chunk in seconds
     ):
         self.predict_chunk = predict
         self.record = record
@@ -251,15 +251,15 @@ class ChunkedPredictor:
             self.on_chunk(chunk, predictions[-len(chunk):])
         return predictions
 
-    def _adapt(self, seconds):
-        "Adapt the size to the time of the last chunk, by a factor of 0.5 to 2"
-        factor = min(2, max(.5, self.seconds/seconds))
+    def _adapt(self, elapsed):
+        "Adapt the size to the seconds that the last chunk took, by a factor of 0.5 to 2"
+        factor = min(2, max(.5, self.seconds/elapsed))
         self.size = max(8, min(1024, round(self.size*factor)))
 
 def predict_upload(
     model:'inference.Predictor|client.Client', # Loaded, or connected
     upload:Upload, # From `read_upload`
-    column:str, # With the texts
+    column:str, # Column with the texts
     out:str|Path, # CSV to write
     on_rows:Callable=lambda n: None, # Called after each chunk with the number of rows predicted
     sleep:Callable=time.sleep, # Called with the seconds to wait for a service
@@ -324,7 +324,7 @@ def read_card(
     return re.sub(r'\A---\n.*?\n---\n', '', path.read_text(encoding='utf-8'), flags=re.S).strip()
 
 def list_scores(
-    metrics:dict, # Of a record, nested
+    metrics:dict, # Nested metrics of a record
     name:str='', # Prefix of the names
 ) -> list[dict]: # score and value
     "Flatten the metrics of a record to named scores"
@@ -424,7 +424,7 @@ class Batch:
     "The file of a session, and the state of its prediction"
     folder:tempfile.TemporaryDirectory # Contains the file and its result
     id:str # Streamlit's id of the upload
-    path:Path # Where the file is stored
+    path:Path # Path under which the file is stored
     name:str # The user's name of the file
     guess:str|None='utf-8' # Its encoding, from `guess_encoding`
     encoding:str|None='' # The encoding in which it was read; empty before it is read
@@ -441,7 +441,7 @@ class Batch:
 
     @property
     def out(self) -> Path:
-        "Where the result is written"
+        "Path of the CSV with the predictions"
         return Path(self.folder.name)/'result.csv'
 
 def keep_upload(
@@ -499,7 +499,7 @@ def choose_file() -> Batch|None: # From `keep_upload`, read
 def run_batch(
     model:'inference.Predictor|client.Client', # From `choose_model`
     batch:Batch, # From `choose_file`
-    column:str, # With the texts
+    column:str, # Column with the texts
 ):
     "Predict a file with a progress bar, and rerun the page; however the prediction ends, the page stays usable"
     n = batch.upload.n
@@ -715,7 +715,7 @@ def _allowed_hosts(host):
 
 def serve_page(
     host:str='127.0.0.1', # Address to listen on
-    port:int=8501, # 0 takes a free one
+    port:int=8501, # Port to listen on; 0 takes a free one
 ):
     """Serve the page until SIGTERM or Ctrl-C
 

@@ -31,7 +31,7 @@ def canonical_text(
     return ' '.join(words or text.lower().split())
 
 def shingles(
-    text:str, # In `canonical_text`
+    text:str, # Text in the form of `canonical_text`
     n:int=5, # Characters of a run
 ) -> np.ndarray: # Hash values of the distinct runs, sorted; one for a text of `n` characters or fewer
     "The runs of `n` characters of a text, as hash values (Broder 1997, On the resemblance and containment of documents)"
@@ -128,7 +128,7 @@ def leakage_rate(
 def mean_interval(
     values:np.ndarray, # One value for each independent unit, (n,)
     n_boot:int=1000, # Resamples
-    seed:int=42, # Of the resamples
+    seed:int=42, # Random seed of the resamples
 ) -> tuple[float,float]: # 95 % interval of the mean
     "Percentile bootstrap of a mean (Efron & Tibshirani 1993)"
     n = len(values)
@@ -190,7 +190,7 @@ def label_noise_rate(
     groups:np.ndarray, # Group of each text, drawn as a whole, (n_texts,)
     method:str='off_diagonal', # `off_diagonal`: suspect rows; `off_diagonal_calibrated`: scaled up to the rows of which the model is unsure
     n_boot:int=200, # Resamples
-    seed:int=42, # Of the resamples
+    seed:int=42, # Random seed of the resamples
 ) -> pd.Series: # value, low, high; from 0 to 1
     "Share of labels that a model contradicts, by cleanlab, with a 95 % percentile interval (groups resampled, probabilities kept)"
     def share(rows):

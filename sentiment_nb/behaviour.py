@@ -50,7 +50,9 @@ FILLERS = {k: v.split(', ') for k,v in {
     'number': '4, 7, 12, 19, 26, 35, 48'}.items()} # The words that fit each slot
 
 # %% ../nbs/09_behaviour.ipynb #b5000001
-def _slots(template): return [name for _,name,_,_ in Formatter().parse(template) if name]
+def _slots(template):
+    'Names of the slots of a frame, such as `thing` in "the {thing} was {good}"'
+    return [name for _,name,_,_ in Formatter().parse(template) if name]
 def _capitalize(text): return text[0].upper() + text[1:]
 
 def fill(
@@ -93,7 +95,7 @@ PLAIN = [
         'Does the {shop} take cards?', 'Is the {item} for {day} or for later?',
         'Now boarding at gate {number}', 'On the way to the {place}, arriving at {hour}',
         'Which of the {number} doors leads to the {shop}?', '{day}: {shop} at {hour}, then the {place}'])
-] # Words, signs, and texts without opinion: capability, kind, test, expectation, frames
+] # Words, punctuation, and texts without opinion: capability, kind, test, expectation, frames
 
 # %% ../nbs/09_behaviour.ipynb #286f5f62
 NEGATED = [
@@ -304,7 +306,7 @@ def _damage_word(text, rng, damage):
     return changed[rng.integers(len(changed))]
 
 def swap_letters(
-    text:str, # With a word of five letters or more
+    text:str, # Text with a word of five letters or more
     rng:np.random.Generator, # Chooses the place
 ) -> str: # Two neighbouring letters exchanged
     "A typing error: the right letters in the wrong order (Damerau 1964, doi:10.1145/363958.363994)"
@@ -312,7 +314,7 @@ def swap_letters(
     return _damage_word(text, rng, swap)
 
 def drop_letter(
-    text:str, # With a word of five letters or more
+    text:str, # Text with a word of five letters or more
     rng:np.random.Generator, # Chooses the place
 ) -> str: # One letter missing
     "A typing error: a key not pressed (Damerau 1964)"
@@ -320,7 +322,7 @@ def drop_letter(
     return _damage_word(text, rng, drop)
 
 def hit_neighbour(
-    text:str, # With a word of five letters or more
+    text:str, # Text with a word of five letters or more
     rng:np.random.Generator, # Chooses the place
 ) -> str: # One letter replaced by its right neighbour on the keyboard
     "A typing error: the key beside the right one (Damerau 1964)"
@@ -329,13 +331,17 @@ def hit_neighbour(
     return _damage_word(text, rng, slip)
 
 # %% ../nbs/09_behaviour.ipynb #d225594e
-def _random_word(rng, n=8): return ''.join(rng.choice(list('abcdefghijklmnopqrstuvwxyz0123456789'), n))
+def _random_word(rng, n=8):
+    "Letters and digits that mean nothing, as in a shortened link"
+    return ''.join(rng.choice(list('abcdefghijklmnopqrstuvwxyz0123456789'), n))
 def _add_link(text, rng): return f"{text} https://example.com/{_random_word(rng)}"
 def _add_mention(text, rng): return f"@{_random_word(rng)} {text}"
 def _add_number(text, rng): return f"{text} (Ref. {rng.integers(10_000, 99_999)})"
 def _lower_case(text, rng): return text.lower()
 def _drop_full_stop(text, rng): return text.rstrip('.!')
-def _curl_apostrophes(text, rng): return text.replace("'", '’')
+def _curl_apostrophes(text, rng):
+    "Typographic apostrophes, as phones write them"
+    return text.replace("'", '’')
 
 _SHORT = [
     "I don't like the {thing} and I won't use it again.",
@@ -842,7 +848,7 @@ def check_model(
     names:list[str], # Class names in the order of its columns: negative, (neutral,) positive
     pairs:pd.DataFrame|None=None, # From `load_pairs`; None takes the built-in ones
     model:str='model', # Its name in the report
-    seed:int=0, # Of the words in the suite
+    seed:int=0, # Random seed of the words in the suite
 ) -> tuple[dict,pd.DataFrame]: # The metrics of `check.json`, and the cases of `run_suite`
     """Behavioural tests and counterfactual pairs (Ribeiro et al. 2020, Kaushik et al. 2020)
 

@@ -57,7 +57,7 @@ def ece_if_calibrated(
     probs:np.ndarray, # Probabilities, (n_texts, n_classes)
     n_bins:int=15, # Bins with equally many texts each
     n_draws:int=1000, # Simulated outcomes
-    seed:int=0, # Of the simulation
+    seed:int=0, # Random seed of the simulation
 ) -> dict[str,float]: # `mean`, and the middle 95 %: `low`, `high`
     "The ECE of a perfectly calibrated model with these confidences (consistency resampling: Broecker & Smith 2007, doi:10.1175/WAF993.1)"
     rng = np.random.default_rng(seed)
@@ -74,7 +74,7 @@ def ece_if_calibrated(
 def bootstrap_weights(
     n:int, # Texts
     n_boot:int, # Bootstrap samples
-    seed:int, # Of the samples
+    seed:int, # Random seed of the samples
 ) -> Iterator[np.ndarray]: # (n,) for each sample
     "Yield how often each text is drawn, for one bootstrap sample after the other; float32 counts exactly to 16 million"
     rng = np.random.default_rng(seed)
@@ -88,7 +88,7 @@ def ece_interval(
     labels:np.ndarray, # True classes, (n_texts,), integers
     n_bins:int=15, # Bins with equally many texts each
     n_boot:int=1000, # Bootstrap samples
-    seed:int=0, # Of the bootstrap
+    seed:int=0, # Random seed of the bootstrap
 ) -> dict[str,float]: # `{"value", "low", "high"}`
     "ECE with a 95 % interval that allows for its bias (bootstrap bias: Efron & Tibshirani 1993, chapter 10)"
     gaps,order,starts = _gaps(probs, labels, n_bins)
@@ -106,7 +106,7 @@ def measure_calibration(
     labels:np.ndarray, # True classes, (n_texts,), integers
     n_bins:int=15, # Bins with equally many texts each
     n_boot:int=1000, # Bootstrap samples, and simulated outcomes
-    seed:int=0, # Of both
+    seed:int=0, # Random seed of the bootstrap and of the simulation
 ) -> dict: # `ece` as `{"value", "low", "high"}`, `reference` as `{"mean", "low", "high"}`, and `n_bins`
     "ECE beside what perfect calibration would show on as many texts"
     measured = ece_interval(probs, labels, n_bins, n_boot, seed)
@@ -255,7 +255,7 @@ def _describe_level(level, scores):
     return f"At a level of {float(level):.0%} {coverage}; {sizes}: {uncertain}{correct}"
 
 def describe_conformal(
-    metrics:dict, # With `conformal`, as a report has it
+    metrics:dict, # Metrics with the key `conformal`, as in a report
 ) -> str: # A sentence for each level
     "Coverage and size of the prediction sets at each level, in sentences; empty without `conformal`"
     levels = metrics.get('conformal', {})
@@ -268,7 +268,7 @@ def coverage_by_split(
     fit:Callable[[np.ndarray,np.ndarray],dict[str,float]], # From probabilities and labels to thresholds: `fit_conformal`
     levels:tuple[str,...]=('0.80','0.90','0.95','0.99'), # Which of its levels to evaluate
     n_splits:int=100, # Random halves
-    seed:int=0, # Of the first split; each has its own
+    seed:int=0, # Random seed of the first split; each has its own
 ) -> pd.DataFrame: # As `conformal_summary`, a row for each split and level
     "Fit thresholds on one random half, evaluate the prediction sets on the other, many times"
     summaries = []
@@ -289,7 +289,7 @@ def _balance(groups):
 
 def calibrate(
     record:ModelRecord, # Changed in place: `temperature`, `bend` and `conformal`
-    logits:np.ndarray, # Of validation texts, (n_texts, n_classes)
+    logits:np.ndarray, # Logits of validation texts, (n_texts, n_classes)
     labels:np.ndarray, # Their classes, (n_texts,)
     domains:list[str]|None=None, # Where each text comes from, (n_texts,); each domain then counts alike, None: each text
 ):

@@ -243,7 +243,7 @@ def text_keys(
 
 def write_train_keys(
     folder:str|Path, # A model folder that is being written
-    texts:list[str], # What it was trained and calibrated on
+    texts:list[str], # Texts that the model was trained and calibrated on
     earlier:np.ndarray|None=None, # Keys of further texts that it knows
 ):
     "Keep the keys of the training texts in a model folder"
@@ -261,7 +261,7 @@ def read_train_keys(
     return np.unique(np.concatenate([np.load(m/TRAIN_KEYS, allow_pickle=False) for m in members]))
 
 # %% ../nbs/05_cleaning.ipynb #5e1d0002
-EDGES = string.punctuation + '“”‘’«»…¿¡–—·' # Signs around words
+EDGES = string.punctuation + '“”‘’«»…¿¡–—·' # Punctuation around words
 UNSPACED = regex.compile(f'[{NO_SPACES}]') # Chinese and Japanese put no space between words: each character counts as one
 PRIOR = 3 # Words of the usual frequency that are added to each text, since two new words alone prove little
 MAX_SCANNED = 5000 # Characters at the beginning of a text that are looked at
@@ -269,7 +269,7 @@ MAX_WORD = 40 # Characters at the beginning of a word that count
 
 @lru_cache(2**15) # words come again
 def _unigram(part):
-    "Hash of a word, and whether it begins with a capital letter; None for links, mentions, hashtags and signs"
+    "Hash of a word, and whether it begins with a capital letter; None for links, mentions, hashtags and punctuation"
     word = part.strip(EDGES)
     if part[0] in '@#' or part.startswith(('http','www.')) or not word[:1].isalpha(): return None
     return crc32(shorten_elongations(word.lower()).encode('utf-8', 'replace')), word[0].isupper()
@@ -314,17 +314,18 @@ class UnigramModel:
 
 # %% ../nbs/05_cleaning.ipynb #5e1d0006
 MIN_COUNT = 3 # A word that is rarer in the training texts counts as new
-FALSE_ALARMS = .007 # Share of held-out texts that lie below the cut
+FALSE_ALARMS = .007 # Share of held-out texts that lie below the threshold `cut`
+_NEW_COUNT = .02 # Occurrences that a new word counts for, so that its logarithm is finite
 
 def fit_unigrams(
     texts:list[str], # Training texts
     held_out:list[str], # Texts of the same kind that were not trained on; with fewer than 143 no text is unfamiliar
-) -> UnigramModel: # With the cut below which seven in a thousand of `held_out` lie
-    "Count the words of `texts`, and find the cut on `held_out`"
+) -> UnigramModel: # With the threshold `cut`, below which seven in a thousand of `held_out` lie
+    "Count the words of `texts`, and find the threshold on `held_out`"
     counts = Counter(key for t in texts for key,_ in _unigrams(t))
     total = max(counts.total(), 1)
     log_freqs = {key: math.log(n/total) for key,n in counts.items() if n>=MIN_COUNT}
-    model = UnigramModel(log_freqs, math.log(.02/total), 0., -math.inf)
+    model = UnigramModel(log_freqs, math.log(_NEW_COUNT/total), 0., -math.inf)
     if len(held_out)*FALSE_ALARMS<1: return model
     means = [np.mean(freqs) for t in held_out if (freqs := model.frequencies(t))]
     model.usual = float(np.mean(means))
@@ -336,7 +337,7 @@ UNIGRAMS = 'unigrams.npz' # File of a model folder: hashes and numbers, no words
 
 def write_unigrams(
     folder:str|Path, # A model folder that is being written
-    texts:list[str], # What it was trained on
+    texts:list[str], # Texts that the model was trained on
     held_out:list[str], # Its validation texts
 ):
     "Keep the word frequencies of the training texts in a model folder"
@@ -347,7 +348,7 @@ def write_unigrams(
 
 def write_train_digests(
     folder:str|Path, # A model folder that is being written
-    texts:list[str], # What it was trained on
+    texts:list[str], # Texts that the model was trained on
     held_out:list[str], # Its validation texts
 ):
     "Keep what tells the training texts again, their keys and the frequencies of their words"
@@ -382,7 +383,7 @@ def split_rows(
     sizes:tuple[float,float]=(.1,.1), # Shares of validation and test; 0 leaves a split out
     by:str='label', # `label` (stratified), `user` (no user in two splits) or `time` (validation and test are the latest)
     values:np.ndarray|None=None, # Users or dates, (n,), if `by` is `user` or `time`
-    seed:int=42, # Of the random choice
+    seed:int=42, # Random seed of the draw
 ) -> dict[str,np.ndarray]: # Row numbers of train, validation and test
     "Disjoint train, validation and test rows (scikit-learn's splitters)"
     n = len(labels)
@@ -427,7 +428,7 @@ def _take_first(d, limit):
 def draw_rows(
     ds:dict, # Split name to `Dataset`
     limit:int|dict[str,tuple[int,...]], # At most this many rows of each split; or, for each value of the column `domain`, of each class
-    seed:int=42, # Of the random choice
+    seed:int=42, # Random seed of the draw
 ) -> dict: # A `DatasetDict` of the same splits
     "Random rows of each split, at most as many as `limit` says, and one of each class at least"
     from datasets import DatasetDict
@@ -469,10 +470,10 @@ def add_dedup_keys(
 
 # %% ../nbs/05_cleaning.ipynb #5ab5a002
 def subsample(
-    ds:'Dataset', # With `label`
+    ds:'Dataset', # Rows with a column `label`
     limit:int|None=None, # Number of rows; None takes all of them
     balanced:bool=False, # Take equally many of each class, as many as the rarest has
-    seed:int=42, # Of the choice and the order
+    seed:int=42, # Random seed of the choice and the order
 ) -> 'Dataset': # Shuffled; with fewer rows than `limit` where there are not enough
     "A shuffled subset, in the proportions of the data, with one row of each class at least, or balanced"
     check_seed(seed)
@@ -637,7 +638,7 @@ def split_train(
     ds:dict, # Split name to `Dataset`; a `validation` and `test` of its own are kept
     sizes:tuple[float,float]=(.1,.1), # Shares of validation and test, where `ds` has no such split
     by:str='label', # How to split: `label`, `user` or `time`, see `split_rows`
-    seed:int=42, # Of the random choice
+    seed:int=42, # Random seed of the draw
     source:str='the source', # Its name in messages
 ) -> dict: # A `DatasetDict` of train, validation, test and all other splits
     "Draw validation and test from the training texts, where the source has none; by class, and by `domain` where this column exists"
@@ -694,7 +695,7 @@ def _write_parquet(table, label, path):
 
 def write_splits(
     ds:dict, # Split name to `Dataset` with `dedup_key`
-    folder:str|Path, # To write the files in
+    folder:str|Path, # Folder to write the files in
     policy:str='classic', # How the column `clean` is cleaned
     format:str='parquet', # `parquet`, or `csv` for train.csv, val.csv and test.csv
 ) -> dict[str,Path]: # The file of each split
@@ -753,7 +754,7 @@ def prepare_data(
     by:str='label', # How to split: `label` (and `domain`, where the source has this column), `user` or `time`
     limit:int|dict[str,tuple[int,...]]|None=None, # Use only this many rows of each split of the source, drawn at random; or so many of each domain and class, see `draw_rows`
     exclude:str|Path|None=None, # A table with a text column, labels or not, or a source: its texts and their copies leave training and validation, see `exclude_texts`
-    seed:int=42, # Of the splits
+    seed:int=42, # Random seed of the splits
     format:str='parquet', # `parquet`, or `csv` for train.csv, val.csv and test.csv
     augment:Callable[[dict],dict]|None=None, # Changes the splits before they are written, to add generated texts for instance
     dry_run:bool=False, # Count everything and write nothing to `out`; the record then has no hashes

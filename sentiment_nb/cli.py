@@ -95,16 +95,16 @@ def _print_survey(source, columns):
 
 # %% ../nbs/29_cli.ipynb #c1533ba8
 def prepare(
-    source:str, # tweets, imdb, sentiment140, a file, a folder (train.csv beside test.csv, pos beside neg), or a hub id
+    source:str, # tweets, imdb, sentiment140, a file, a folder (with train.csv and test.csv, or with the folders pos and neg), or a data set id of the Hugging Face hub
     out:str='data/processed', # Folder to write
     classes:int=2, # 2 leaves out neutral rows, 3 keeps them
     policy:str='classic', # Cleaning policy of the column `clean`, which is for inspection and other tools: minimal or classic. Models clean by their own policy
     text_column:str|None=None, # Name of the text column
     label_column:str|None=None, # Name of the label column
     labels:str|None=None, # Label mapping, for instance 1=negative,5=positive; 3= leaves out the rows labelled 3
-    encoding:str|None=None, # Of a text file; detected by default
-    delimiter:str|None=None, # Of a CSV file; detected by default
-    quoting:str|None=None, # Quotation marks of a CSV file: double (a mark inside of marks is doubled), backslash (it has a backslash before it), none (marks mean nothing); detected by default
+    encoding:str|None=None, # Encoding of a text file, such as utf-8 or cp1252; detected by default
+    delimiter:str|None=None, # Delimiter of a CSV file; detected by default
+    quoting:str|None=None, # How a CSV file writes a quotation mark inside a quoted text: double (""), backslash (\"), or none (quotation marks have no meaning); detected by default
     header:bool=True, # Whether a CSV file or a sheet begins with the names of its columns; without, they are column_1, column_2 and so on
     sheet:str|None=None, # Sheet of an Excel workbook; the first by default
     drop_empty:bool=False, # Leave out rows without a text instead of stopping
@@ -112,8 +112,8 @@ def prepare(
     val_size:float=.1, # Share of the validation split, where the source has none
     test_size:float=.1, # Share of the test split, where the source has none
     limit:int|None=None, # Use only this many rows of each split of the source
-    exclude:str|None=None, # Table with a text column (no labels needed), .txt with one text in each line, or source; its texts stay out of training and validation, because a model will be tested on them
-    seed:int=42, # Of the split
+    exclude:str|None=None, # Table with a text column (no labels needed), .txt with one text a line, or source: texts on which a model will be tested, so they are left out of training and validation
+    seed:int=42, # Random seed of the split
     format:str='parquet', # parquet, or csv for train.csv, val.csv and test.csv
     dry_run:bool=False, # Show how a table would be read and what would be left out, and write no data
 ):
@@ -154,7 +154,7 @@ def _general_data():
     return folder
 
 def train(
-    data:str, # Folder of prepared data; or general, the embedded tweets, films and lessons, which are prepared in data/general first
+    data:str, # Folder of prepared data, from `prepare`; or general: tweets, film texts and lessons that come with the packages, prepared in data/general first
     model:str='distilbert', # distilbert, minilm, linear, frozen (a probe on minilm's embeddings), a hub id, or a folder
     out:str|None=None, # Model folder to write; models/NAME by default
     epochs:float=3., # Passes over the training texts
@@ -165,7 +165,7 @@ def train(
     policy:str='minimal', # Cleaning policy: minimal or classic
     limit:int|None=None, # Train on a shuffled subset of this size
     balanced:bool=False, # Make the classes of that subset equally frequent; this option and those below, except the seed, are for encoders only
-    seed:int=42, # Of the head, the order and the subset
+    seed:int=42, # Random seed of the new head, the order of the texts and the subset
     class_weights:bool=False, # Let rare classes count more in the loss
     freeze_layers:int|None=None, # Freeze the embeddings and this many of the lowest layers
     patience:int=2, # Stop after this many epochs without improvement
@@ -186,7 +186,7 @@ def train(
 # %% ../nbs/29_cli.ipynb #301794d1
 def export(
     model:str, # Model folder; or a classifier to import first, a folder saved by transformers or a hub id
-    data:str|None=None, # Prepared data: on its validation split the engines are compared, and an imported classifier is calibrated; by default the embedded tweets, without labels
+    data:str|None=None, # Folder of prepared data: the engines are compared on its validation split, and an imported classifier is calibrated on it; by default tweets that come with the packages, without their labels
     int8:bool=True, # Make the int8 file as well
     out:str|None=None, # For an imported classifier: the model folder to write; models/NAME by default
     labels:str|None=None, # For an imported classifier: the meaning of its classes, for instance LABEL_0=negative,LABEL_1=positive
@@ -221,17 +221,17 @@ def _copies_line(metrics):
 
 def evaluate(
     model:str, # Model folder
-    data:str, # Folder of prepared data; or a table with texts and labels, of which every row is judged
+    data:str, # Folder of prepared data, from `prepare`; or a table with texts and labels, of which every row is scored
     out:str|None=None, # Report folder to write; reports/NAME by default
-    split:str='test', # Which split of prepared data to evaluate on
+    split:str='test', # Split of prepared data to evaluate on: test, validation or train
     limit:int|None=None, # Evaluate on this many texts, drawn at random
-    baselines:list[str]|None=None, # Model or report folders to compare with, beside majority and VADER; with prepared data a linear model is added unless one takes part
-    by:str|None=None, # Of a table: columns, accuracy for each of their values; commas between them
-    text_column:str|None=None, # Of a table: name of the text column
-    label_column:str|None=None, # Of a table: name of the label column
-    labels:str|None=None, # Of a table: label mapping, for instance 1=negative,5=positive
-    sheet:str|None=None, # Of an Excel workbook: its sheet; the first by default
-    spreadsheet:bool=False, # In the CSV files, escape texts that a spreadsheet would run as a formula
+    baselines:list[str]|None=None, # Model or report folders to compare with, beside the majority class and VADER (a word list); with prepared data a linear model is fitted and added, unless one is named
+    by:str|None=None, # With a table: columns, separated by commas; the accuracy of each of their values is shown
+    text_column:str|None=None, # With a table: name of the text column
+    label_column:str|None=None, # With a table: name of the label column
+    labels:str|None=None, # With a table: label mapping, for instance 1=negative,5=positive
+    sheet:str|None=None, # Sheet of an Excel workbook; the first by default
+    spreadsheet:bool=False, # Escape texts in the CSV files that a spreadsheet would run as a formula
     json:bool=False, # Print the metrics as JSON and nothing else
 ):
     "Score a model and its baselines on held-out texts, with intervals, and write a report folder"
@@ -278,15 +278,15 @@ def suspects(
 # %% ../nbs/29_cli.ipynb #ad290002
 def adapt(
     model:str, # Starting model folder, exported
-    file:str, # Table with labelled texts of your own; rows whose column part says test are never learned from, and scored at the end
+    file:str, # Table with labelled texts of your own; rows with the value test in a column named part are not learned from, and scored at the end
     out:str='models/adapted', # Model folder to write
     text_column:str|None=None, # Name of the text column
     label_column:str|None=None, # Name of the label column
     labels:str|None=None, # Label mapping, for instance 1=negative,5=positive
-    group_column:str|None=None, # What goes together, as an author or a thread, and is held out together
-    candidates:str='probe,ngrams', # What to try beside the unchanged model; finetuned takes minutes. Commas between them
-    general:str='general', # Texts for the n-grams to learn from too: a source, or a folder of prepared data
-    seed:int=42, # Of folds, draws and trainings
+    group_column:str|None=None, # Column of groups, such as authors or threads: the texts of a group are held out together
+    candidates:str='probe,ngrams', # What to compare with the unchanged model: probe, ngrams, finetuned (takes minutes); commas between them
+    general:str='general', # Further labelled texts for ngrams to learn from: a source, as for `prepare`, or a folder of prepared data
+    seed:int=42, # Random seed of folds, draws and trainings
     json:bool=False, # Print the report as JSON and nothing else
 ):
     "Keep what is better on your own texts, or the unchanged model, with intervals by cross-validation"
@@ -332,10 +332,10 @@ def distill(
     teacher:str, # Model folder of an encoder, exported
     data:str, # The prepared data it was trained on
     out:str='models/static', # Model folder to write
-    unlabelled:str|None=None, # More texts to learn from: a source, or a file such as `predict` reads; those of the data are left out
+    unlabelled:str|None=None, # More texts to learn from, without labels: a source, as for `prepare`, or a file such as `predict` reads; texts of the validation and test splits are left out
     epochs:int=3, # Passes over all texts
     limit:int|None=None, # Use a shuffled subset of this many training texts
-    seed:int=42, # Of the student, the order and the subset
+    seed:int=42, # Random seed of the student, the order and the subset
 ):
     "Distill a large model: train a small static one on its predictions"
     from sentiment_nb.distillation import distill_model
@@ -357,8 +357,8 @@ def _member_lines(record):
 
 def ensemble(
     models:list[str], # Model folders, two or more, trained on the same prepared data
-    data:str='data/processed', # The data; the combination is fitted on its validation texts
-    method:str='soft', # hard, soft, stack, or cascade: the faster of two models predicts the texts of which it is sure
+    data:str='data/processed', # The models' prepared data; the combination is fitted on its validation texts
+    method:str='soft', # hard (majority vote), soft (weighted mean of probabilities), stack (logistic regression on them), or cascade (the faster of two models predicts the texts of which it is sure, the other the rest)
     max_loss:float=.003, # For a cascade: greatest loss of validation accuracy against the slower model, 0 to 1
     out:str='models/ensemble', # Model folder to write
 ):
@@ -378,7 +378,7 @@ def ensemble(
 
 # %% ../nbs/29_cli.ipynb #07c9aea7
 def format_prediction(
-    prediction:Prediction, # Of one text
+    prediction:Prediction, # Prediction of one text
 ) -> str: # Two lines
     "Format a prediction for a terminal"
     uncertain = ', uncertain' if prediction.uncertain else ''
@@ -420,7 +420,7 @@ def _open_model(model, api, level):
     "The model of a folder, or the client of a service, which predicts like one"
     if not api: return Predictor(find_model(model), level=level)
     if model: raise InputError(f"give either --model {model} or --api {api}: one of them predicts")
-    if level!=.95: raise InputError(f"a level of {level} cannot be asked of a service, which has its own: leave it out, or give --model")
+    if level!=.95: raise InputError(f"--level {level} does not work with --api, the address of a service, which has its own: leave it out, or give --model")
     try: from sentiment_nb.client import Client
     except ModuleNotFoundError as e: raise _missing_extra('--api', e, 'client') from None
     return Client(api)
@@ -456,20 +456,20 @@ def predict(
     file:str|None=None, # CSV, TSV, JSON Lines, Parquet, an Excel workbook (.xlsx), or text with one text in each line, packed as .gz, .bz2, .zst or .zip or not; a folder or a glob of them; or a URL, as s3://…
     out:str|None=None, # File to write for --file: .csv, .tsv, .jsonl, .parquet or .xlsx, in UTF-8; without a suffix a folder of parts. All columns stay; a new one whose name is taken is called predicted_NAME. Unfinished work stands in OUT.partial, and the same command goes on with it
     text_column:str|None=None, # Column of --file that holds the texts
-    encoding:str|None=None, # Of --file; detected by default
-    delimiter:str|None=None, # Of a CSV file; detected by default
-    quoting:str|None=None, # Quotation marks of a CSV file: double, backslash or none, as for prepare; detected by default
+    encoding:str|None=None, # Encoding of --file, such as utf-8 or cp1252; detected by default
+    delimiter:str|None=None, # Delimiter of a CSV file; detected by default
+    quoting:str|None=None, # How a CSV file writes a quotation mark inside a quoted text: double, backslash or none, as for `prepare`; detected by default
     header:bool=True, # Whether a CSV file or a sheet begins with the names of its columns; without, they are column_1, column_2 and so on
     sheet:str|None=None, # Sheet of an Excel workbook; the first by default
     level:float=.95, # Confidence level of the prediction sets, 0.50 to 0.99; a prediction is uncertain unless its set has exactly one class
     explain:bool=False, # With --text: also the contribution of each word, found by leaving it out
     json:bool=False, # Print one JSON object
     format:str|None=None, # How --out or its parts are written: csv (commas), semicolon (and a decimal comma), tsv, jsonl, parquet or xlsx; by default as its suffix or --file says, a CSV with the delimiter, quotation marks and decimal sign of --file
-    part_rows:int=8192, # Rows of a part of --file: what a kill costs at most
-    shard:str|None=None, # As 3/16: work on this share of --file alone
+    part_rows:int=8192, # Rows of a part of --file; at most these are predicted again after a kill
+    shard:str|None=None, # Work on one of several equal shares of --file, for instance 3/16 on the third of 16 machines; --merge joins them
     merge:bool=False, # Join the shards of --out, in order, and delete them
-    overwrite:bool=False, # Begin --file anew where other work was begun
-    dry_run:bool=False, # Say what would be done with --file: rows, parts, time
+    overwrite:bool=False, # Discard unfinished work in OUT.partial that was begun with other settings, and start again
+    dry_run:bool=False, # Predict nothing; print what would be done with --file: rows, parts, time
     api:str|None=None, # Address of a running `serve` to ask instead of a model, as http://127.0.0.1:8000; its key is taken from $SENTIMENT_NB_KEY
 ):
     "Label, confidence and probabilities of a text, or of every row of a file"
@@ -502,12 +502,12 @@ def sample(
     scored:str, # Table with probabilities, from `predict --file`
     out:str='to_label.csv', # File to write: a row for each text to label
     n:int=200, # Texts to draw
-    by:str|None=None, # Draw from each value of these columns; commas between them
-    date:str|None=None, # Draw from each period of this column with dates
-    every:str='month', # day, week or month
+    by:str|None=None, # Columns, commas between them: texts are drawn from each of their values
+    date:str|None=None, # Column with dates: texts are drawn from each period
+    every:str='month', # Length of a period: day, week or month
     copies:str='each', # each: every row may be drawn; once: every text, however many rows have it
     text_column:str='text', # Column with the texts, to find copies
-    seed:int=42, # Of the draw
+    seed:int=42, # Random seed of the draw
 ):
     "Draw texts at random for a person to label, and say how wide the intervals of `share` will be"
     from sentiment_nb.prevalence import group_columns, read_scored, write_sample
@@ -537,14 +537,14 @@ def _share_notes(table, gold, model, columns):
 
 def share(
     scored:str, # Table with probabilities, from `predict --file`
-    labelled:str|None=None, # File from `sample`, with labels in the column gold; or from `label`
+    labelled:str|None=None, # File from `sample`, with the labels of a person in its column gold; or from `label`
     labels:str|None=None, # Label mapping of that file, for instance 1=negative,5=positive
-    model:str|None=None, # Model folder that scored the table: its confusion matrix corrects the count where there are no labels; with labels, those that it was trained on are refused
-    by:str|None=None, # A share for each value of these columns; commas between them
-    date:str|None=None, # A share for each period of this column with dates
-    every:str='month', # day, week or month
-    cluster:str|None=None, # Column of what goes together, as an author or a thread
-    poststratify:str|None=None, # Columns by whose known sizes labels are weighted; commas between them
+    model:str|None=None, # Model folder that scored the table. With --labelled: labels of texts that it was trained on are rejected. Without: its confusion matrix corrects the count
+    by:str|None=None, # Columns, commas between them: a share for each of their values
+    date:str|None=None, # Column with dates: a share for each period
+    every:str='month', # Length of a period: day, week or month
+    cluster:str|None=None, # Column of groups, such as authors or threads, whose texts are not independent
+    poststratify:str|None=None, # Columns, commas between them, by whose known sizes the labels are weighted
     copies:str='each', # each: every row counts; once: every text, however many rows have it
     text_column:str='text', # Column with the texts, to look for copies, and for those that the model was trained on
     json:bool=False, # Print one JSON object: shares and changes
@@ -601,14 +601,14 @@ def themes(
     scored:str, # Table with probabilities, from `predict --file`
     model:str|None=None, # Model folder that scores the sentences; by default $SENTIMENT_NB_MODEL, models/quickstart, or the installed one
     label:str='negative', # Class whose sentences are grouped
-    by:str|None=None, # Shares of the themes for each value of these columns; commas between them
-    date:str|None=None, # Trends by this column with dates
-    every:str='month', # day, week or month
+    by:str|None=None, # Columns, commas between them: shares of the themes for each of their values
+    date:str|None=None, # Column with dates: a trend for each theme
+    every:str='month', # Length of a period: day, week or month
     aspects:str|None=None, # Aspects that you name, as "delivery: parcel, courier, late*; price: dear"; or a file with one in each line
     k:int|None=None, # Number of themes; by default the number at which random halves agree best
-    encoder:str='minilm', # What groups by meaning: minilm from the extra quickstart; a model folder with an ONNX file, best a frozen one; or words
+    encoder:str='minilm', # What turns sentences into vectors: minilm (in the extra quickstart), a model folder with an ONNX file (best a frozen one), or words (no encoder)
     text_column:str='text', # Column with the texts
-    seed:int=0, # Of everything random
+    seed:int=0, # Random seed of everything that is drawn
     json:bool=False, # Print one JSON object: themes and aspects
 ):
     "What the texts of one label are about: themes with shares, trends and quotes"
@@ -616,30 +616,30 @@ def themes(
     from sentiment_nb.themes import find_themes, format_themes, parse_aspects
     table = read_scored(scored)
     columns = group_columns(table, by, date, every)
-    named = parse_aspects(aspects)
-    about = find_themes(table, find_model(model), label, columns, date, named, k, encoder, text_column, seed)
-    print(_dumps(about) if json else format_themes(about))
+    aspect_words = parse_aspects(aspects)
+    answer = find_themes(table, find_model(model), label, columns, date, aspect_words, k, encoder, text_column, seed)
+    print(_dumps(answer) if json else format_themes(answer))
 
 # %% ../nbs/29_cli.ipynb #29e40004
 def report(
     scored:str, # Table with probabilities, from `predict --file`
     out:str='report', # Folder to write: report.html, and report.ipynb, the notebook that makes it
-    label:str='negative', # Class in question
-    by:str|None=None, # Columns to compare; commas between them
+    label:str='negative', # Class whose share is reported
+    by:str|None=None, # Columns to compare, commas between them
     date:str|None=None, # Column with dates
-    every:str='month', # day, week or month
-    labelled:str|None=None, # File from `sample`, with labels in the column gold
-    model:str|None=None, # Model folder that scored the table; with labels, those that it was trained on are refused; without, its confusion matrix corrects the count
+    every:str='month', # Length of a period: day, week or month
+    labelled:str|None=None, # File from `sample`, with the labels of a person in its column gold
+    model:str|None=None, # Model folder that scored the table. With --labelled: labels of texts that it was trained on are rejected. Without: its confusion matrix corrects the count
     aspects:str|None=None, # Aspects that you name, as "delivery: parcel, courier, late*", or a file
     themes:bool=True, # Look for themes, which takes longest
     k:int|None=None, # Number of themes; by default the number at which random halves agree best
-    encoder:str='minilm', # What groups by meaning: minilm from the extra quickstart, a frozen model's folder, or words
+    encoder:str='minilm', # What turns sentences into vectors: minilm (in the extra quickstart), the folder of a frozen model, or words (no encoder)
     copies:str='each', # each: every row counts; once: every text, however many rows have it
     text_column:str='text', # Column with the texts
-    title:str|None=None, # Of the page
-    seed:int=0, # Of everything random
+    title:str|None=None, # Title of the page
+    seed:int=0, # Random seed of everything that is drawn
 ):
-    "One page for those who asked: share over time and by group, changes in words, themes with quotes, and how sure it is"
+    "Write one HTML page for readers: shares over time and by group with intervals, changes in words, themes with quotes, and the method"
     from sentiment_nb.report import gather_answers, save_report, summarize
     choices = dict(labelled=labelled, model=model, aspects=aspects, themes=themes, k=k, encoder=encoder, copies=copies)
     answers = gather_answers(scored, label, by, date, every, text_column=text_column, seed=seed, **choices)
@@ -675,7 +675,7 @@ def benchmark(
 def serve(
     model:str|None=None, # Model folder; by default $SENTIMENT_NB_MODEL, models/quickstart, or the installed one
     host:str='127.0.0.1', # Address to listen on; 0.0.0.0 for all, then with API keys
-    port:int=8000, # 0 takes a free one
+    port:int=8000, # Port to listen on; 0 takes a free one
 ):
     "Serve a model over HTTP until SIGTERM or Ctrl-C. Keys, limits and other settings are environment variables, listed in the chapter on the service"
     from sentiment_nb.api import load_settings, serve_api
@@ -693,7 +693,7 @@ def run_app(
     model:str|None=None, # Model folder; by default $SENTIMENT_NB_MODEL, models/quickstart, or the installed one
     api:str|None=None, # Address of a running `serve` to use instead, as http://127.0.0.1:8000; its key is taken from $SENTIMENT_NB_KEY; by default $SENTIMENT_NB_API
     host:str='127.0.0.1', # Address to listen on; 0.0.0.0 for all, then open to everybody who can reach it
-    port:int=8501, # 0 takes a free one
+    port:int=8501, # Port to listen on; 0 takes a free one
 ):
     "Serve the page for the browser until SIGTERM or Ctrl-C"
     if model and api: raise InputError(f"give either --model {model} or --api {api}: a page asks one of them")
@@ -756,10 +756,10 @@ def _train_on_all(out, data, exclude):
 # %% ../nbs/29_cli.ipynb #7f0b31ec
 def quickstart(
     out:str='models/quickstart', # Model folder to write; its data and report are data/NAME and reports/NAME
-    classes:int=3, # 3: negative, neutral, positive, from tweets, films and lessons; 2: the small job on tweets alone, without the neutral ones
-    exclude:str|None=None, # Table with a text column, or source: its texts are not trained on, because the model will be tested on them
+    classes:int=3, # 3: negative, neutral, positive, trained on tweets, film texts and lessons; 2: negative and positive, trained on tweets only
+    exclude:str|None=None, # Table with a text column, or source: texts on which the model will be tested, so they are not trained on
 ):
-    "Train, evaluate, export and try a model on embedded texts: no hub, a few minutes"
+    "Train, evaluate, export and try a first model, in a few minutes: its texts and encoder come with the installed packages"
     train_models = {2: _train_on_tweets, 3: _train_on_all}.get(classes)
     if not train_models: raise InputError(f"classes is {classes}, expected 2 or 3", option='classes')
     name = Path(out).name
@@ -781,7 +781,9 @@ COMMANDS = {'quickstart': quickstart, 'prepare': prepare, 'train': train, 'evalu
     'predict': predict, 'sample': sample, 'label': label, 'share': share, 'themes': themes, 'report': report,
     'benchmark': benchmark, 'serve': serve, 'app': run_app, 'key': key} # Name in the shell: function
 
-def _flag(parameter): return f"--{parameter.replace('_','-')}"
+def _flag(parameter):
+    "The option of a parameter: `--text-column` for `text_column`"
+    return f"--{parameter.replace('_','-')}"
 
 def _kind(annotation):
     "The type of an annotation, without None"
@@ -817,7 +819,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser: # With one subcommand for each entry of `COMMANDS`
     "The parser of `sentiment-nb`"
-    p = _Parser('sentiment-nb', description='Sentiment analysis: train, evaluate, predict')
+    start = 'First: sentiment-nb quickstart. Then: sentiment-nb predict --text "Thanks!". Options: sentiment-nb COMMAND --help'
+    p = _Parser('sentiment-nb', description='Sentiment analysis: train, evaluate, predict', epilog=start)
     p.add_argument('--version', action='version', version=f'sentiment_nb {__version__}')
     parsers = p.add_subparsers(required=True, metavar='COMMAND')
     for name,func in COMMANDS.items(): _add_command(parsers, name, func)

@@ -46,7 +46,7 @@ class RequestLimits:
     n_bytes:int=MAX_BODY-100 # Bytes of the texts as JSON; the rest of a body needs less than 100
 
     def lower(self,
-        status:int, # With which `batch` was refused: 413 (too many bytes) or 422 (too many texts)
+        status:int, # Status with which `batch` was rejected: 413 (too many bytes) or 422 (too many texts)
         batch:list[bytes], # From `make_batches`, of two texts or more
     ):
         "Lower the limit that a batch has met to half of the batch"
@@ -62,8 +62,8 @@ def _encode_texts(texts):
         yield _encode(truncate_text(t))
 
 def pack_texts(
-    texts:Iterable[bytes], # As JSON
-    limits:RequestLimits, # Of a request; looked at for each text, since they may be lowered meanwhile
+    texts:Iterable[bytes], # Texts encoded as JSON
+    limits:RequestLimits, # Limits of a request; read again for each text, since they may be lowered meanwhile
 ) -> Iterator[list[bytes]]: # In their order
     "Batches of encoded texts that fit into a request; a text of more bytes than fit gets a batch of its own"
     batch = []
@@ -79,14 +79,14 @@ def pack_texts(
 
 def split_batch(
     batch:list[bytes], # Too large for the service, two texts or more
-    limits:RequestLimits, # Of a request
+    limits:RequestLimits, # Limits of a request
 ) -> Iterator[list[bytes]]: # Of at most half the texts
     "Smaller batches, within the limits"
     return pack_texts(batch, RequestLimits(min(limits.n_texts, len(batch)//2), limits.n_bytes))
 
 def make_batches(
     texts:Iterable[str], # Any number of texts
-    limits:RequestLimits, # Of a request
+    limits:RequestLimits, # Limits of a request
 ) -> Iterator[list[bytes]]: # Texts as JSON, in their order
     "Batches of texts, each as long as a request may be"
     return pack_texts(_encode_texts(texts), limits)
@@ -107,7 +107,7 @@ class Allowance:
         self.prices = {} # of each policy: units of a text
 
     def update(self,
-        headers:httpx.Headers, # Of a response
+        headers:httpx.Headers, # Headers of a response
         n_texts:int, # Texts of its request
         now:float, # Time of the response, from `time.monotonic`
     ):
@@ -144,7 +144,7 @@ RETRIED = (429, 502, 503, 504) # Statuses of a refusal that may pass
 SPLIT = (413, 422, 504) # Statuses of a refusal that two smaller requests may not meet
 
 def parse_retry_after(
-    value:str, # Of the header `Retry-After`; empty where there is none
+    value:str, # Value of the header `Retry-After`; empty where there is none
 ) -> float|None: # Seconds from now; None where it cannot be read
     "Seconds that a service asks a client to wait, which it gives as a number or as a date (RFC 9110, 10.2.3)"
     if re.fullmatch('[0-9]+', value): return float(value)
@@ -291,7 +291,9 @@ class _Connection:
         return seconds if seconds<=self.max_wait else 0.
 
 # %% ../nbs/27_client.ipynb #22c1001e
-def _batch_body(batch): return b'{"texts": [' + b','.join(batch) + b']}'
+def _batch_body(batch):
+    "The body of a request, from texts that are JSON already"
+    return b'{"texts": [' + b','.join(batch) + b']}'
 
 class Client(_Connection):
     """Client of a running service, used like a `Predictor`

@@ -39,7 +39,7 @@ class InputError(ValueError):
 
 # %% ../nbs/00_core.ipynb #c5eed002
 def check_seed(
-    seed:int, # As NumPy, scikit-learn and PyTorch all take it
+    seed:int, # Random seed, as NumPy, scikit-learn and PyTorch take it
 ):
     "Reject a seed outside 0 to 2**32-1"
     if not 0<=seed<2**32: raise InputError(f"seed is {seed}, expected 0 to {2**32-1}", option='seed')
@@ -54,7 +54,7 @@ def check_positive(
 
 # %% ../nbs/00_core.ipynb #7e875002
 def check_iterable(
-    texts:Iterable, # What a caller gave
+    texts:Iterable, # Texts as a caller passed them
 ) -> Iterable: # `texts`, as they came
     "Reject a single text, and what gives something else than its texts when it is iterated"
     if isinstance(texts, Mapping) or hasattr(texts, 'columns'): remedy = "give its column of texts, as in table['text']"
@@ -187,7 +187,7 @@ def write_text(
 # %% ../nbs/00_core.ipynb #abfe07e0
 def write_json(
     path:str|Path, # Replaced in one step if it exists
-    obj:object, # What `json` can write; NaN is rejected, since JSON has none
+    obj:object, # Object that `json` can write; NaN is rejected, since JSON has none
 ):
     "Write `obj` as readable JSON under another name, then rename it"
     write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + '\n')
@@ -617,7 +617,7 @@ def count_cpus(
 # %% ../nbs/00_core.ipynb #0713950c
 def bind_socket(
     host:str, # A host name, or an IPv4 or IPv6 address
-    port:int, # 0 takes a free one
+    port:int, # Port to listen on; 0 takes a free one
 ) -> socket.socket: # Bound and listening
     "A listening socket; an address that is taken or invalid is rejected"
     family = socket.AF_INET6 if ':' in host else socket.AF_INET

@@ -39,7 +39,7 @@ LABEL_ALIASES = (dict(zip(LABELS, LABELS)),
     dict(zip('024', LABELS))) # Sentiment140's
 
 def normalize_label(
-    value:object, # As the source has it, of any type
+    value:object, # Label as the source spells it, of any type
 ) -> str: # Lower case
     "A label value in lower case, without outer white space and trailing `.0`"
     return re.sub(r'\.0$', '', str(value).strip().lower())
@@ -124,12 +124,12 @@ def _parquet_batches(path):
 
 def table_batches(
     path:str|Path, # CSV, TSV, Parquet, JSON Lines or a workbook, by its suffix; text files plain or packed
-    encoding:str|None=None, # Of a text file; None detects it
-    delimiter:str|None=None, # Of CSV and TSV; None detects it
-    quoting:str|None=None, # Of CSV and TSV, one of `sentiment_nb.tables.QUOTING`; None finds it out
+    encoding:str|None=None, # Encoding of a text file; None detects it
+    delimiter:str|None=None, # Delimiter of CSV and TSV; None detects it
+    quoting:str|None=None, # Quotation marks of CSV and TSV, one of `sentiment_nb.tables.QUOTING`; None detects them
     header:bool=True, # Whether the first row of CSV, TSV and a workbook names the columns
-    member:str='*', # Which file inside a zip
-    sheet:str|None=None, # Of a workbook; None takes the first
+    member:str='*', # Name of the file inside a zip, as a glob
+    sheet:str|None=None, # Sheet of a workbook; None takes the first
 ) -> Iterator: # Of `pa.RecordBatch`; none for a table without rows
     "Record batches of any table file that this package reads, in bounded memory"
     path = Path(path)
@@ -392,10 +392,10 @@ def load_file(
     labels:dict[str,str]|None=None, # Label mapping, see `map_labels`; None takes the names that a Parquet file of `datasets` declares
     encoding:str|None=None, # None detects it
     delimiter:str|None=None, # None detects it
-    quoting:str|None=None, # One of `sentiment_nb.tables.QUOTING`; None finds it out
+    quoting:str|None=None, # One of `sentiment_nb.tables.QUOTING`; None detects them
     header:bool=True, # Whether the first row of CSV, TSV and a workbook names the columns; else they are `column_1` and so on
     drop_empty:bool=False, # Leave out rows without a text instead of stopping
-    sheet:str|None=None, # Of a workbook; None takes the first, and warns if there are several
+    sheet:str|None=None, # Sheet of a workbook; None takes the first, and warns if there are several
 ) -> Dataset: # Mapped from disk
     "Texts and labels of one table file, read in bounded memory"
     path = Path(path)
@@ -466,9 +466,9 @@ def _joint_labels(paths, text_column=None, label_column=None, labels=None, drop_
 
 def load_files(
     files:dict[str,Path], # A table for each split
-    **options, # Of `load_file`
+    **options, # Options of `load_file`
 ) -> DatasetDict: # The same splits
-    "Splits that stand in a file each, with one meaning of their labels"
+    "Load a file for each split, with one label mapping for all of them"
     labels = _joint_labels(files.values(), **options)
     return DatasetDict({split: load_file(path, **options | {'labels': labels}) for split,path in files.items()})
 
@@ -515,7 +515,7 @@ def _folder_batch(classes, encoding, drop_empty):
 def load_folders(
     folder:str|Path, # A folder for each class, with a text in each .txt; or train, validation and test with such folders in them
     labels:dict[str,str]|None=None, # From the names of the folders to classes, see `map_labels`
-    encoding:str|None=None, # Of all files; None takes UTF-8
+    encoding:str|None=None, # Encoding of all files; None takes UTF-8
     drop_empty:bool=False, # Leave out files without a text instead of stopping
 ) -> DatasetDict: # text, label, file
     "Texts that stand in a file each, labelled by their folder"
@@ -584,7 +584,7 @@ def _replace_labels(ds, labels, names):
     with _no_bars(): return unlabelled.add_column('label', np.asarray(labels), feature=ClassLabel(names=names))
 
 def drop_neutral(
-    ds:Dataset, # With a `ClassLabel` column `label`
+    ds:Dataset, # Rows with a `ClassLabel` column `label`
 ) -> Dataset: # Labels are negative and positive only
     "Without the rows labelled neutral"
     names = ds.features['label'].names
@@ -857,7 +857,7 @@ def split_hash(
 
 # %% ../nbs/02_data.ipynb #ffc88b2f
 def label_indices(
-    ds:Dataset, # With a `ClassLabel` column `label`
+    ds:Dataset, # Rows with a `ClassLabel` column `label`
     labels:list[str], # Class names in the order of a model
 ) -> list[int]: # One for each row
     "Class indices of a split in the order of the model's labels"
@@ -947,7 +947,7 @@ def load_source(
     labels:dict[str,str]|None=None, # Files and hub: from the source's spelling to negative, neutral, positive
     encoding:str|None=None, # Files; None detects it
     delimiter:str|None=None, # Files; None detects it
-    quoting:str|None=None, # Files; one of `sentiment_nb.tables.QUOTING`, None finds it out
+    quoting:str|None=None, # Files; one of `sentiment_nb.tables.QUOTING`, None detects them
     header:bool=True, # Files; whether the first row of CSV, TSV and a workbook names the columns, else they are `column_1` and so on
     drop_empty:bool=False, # Leave out rows without a text instead of stopping
     sheet:str|None=None, # Workbooks; None takes the first sheet
@@ -971,7 +971,7 @@ def load_source(
 
 # %% ../nbs/02_data.ipynb #c94be2f1
 def is_table(
-    source:str, # As `load_source` takes it
+    source:str, # Name, path or hub id, as `load_source` takes it
 ) -> bool:
     "Whether a source is one file with rows, and none of the layouts that `load_source` knows by name or content"
     if source in (*EMBEDDED, *LOCAL) or source.endswith('.tar.gz'): return False

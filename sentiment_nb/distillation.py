@@ -138,7 +138,7 @@ def distill_model(
     epochs:int=3, # Passes over all texts
     width:int=16, # Embedding dimension
     limit:int|None=None, # Use a shuffled subset of this many training rows
-    seed:int=42, # Of the initial weights, the order and the subset
+    seed:int=42, # Random seed of the initial weights, the order and the subset
 ) -> Path: # `out`
     "Train a static student on the teacher's probabilities, calibrate it on validation, and save it as a model folder"
     check_seed(seed)

@@ -151,7 +151,7 @@ def dataset_summary(
 # %% ../nbs/03_eda.ipynb #e6ddbb80
 def count_tokens(
     texts:list[str], # Any texts
-    tokenizer:Tokenizer, # Of the encoder that will read them; stays unchanged
+    tokenizer:Tokenizer, # Tokenizer of the encoder that will read them; not changed
 ) -> np.ndarray: # Tokens per text, special tokens included, (n_texts,)
     "How many tokens each text has, without truncation and padding"
     unlimited = Tokenizer.from_str(tokenizer.to_str())
@@ -173,7 +173,7 @@ def _split_lengths(split, d, names, tokenizer):
 
 def text_lengths(
     ds:DatasetDict, # From `load_source`
-    tokenizer:Tokenizer|None=None, # Of the encoder that will read the texts; None leaves `tokens` out
+    tokenizer:Tokenizer|None=None, # Tokenizer of the encoder that will read the texts; None leaves `tokens` out
 ) -> pd.DataFrame: # One row per text: split, label, characters (code points), words (between white space), tokens
     "Length of each text in characters, words and tokens"
     names = class_names(ds)
@@ -242,12 +242,14 @@ def most_common_words(
     "The `n` most frequent words, in an order that does not depend on that of `counts`"
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:n])
 
-def _black(*args, **kwargs): return 'black' # WordCloud passes the word, its size and more
+def _black(*args, **kwargs):
+    "Colour of each word in a cloud"
+    return 'black' # WordCloud passes the word, its size and more
 
 def plot_word_cloud(
     texts:list[str], # Texts of one class
     ax:plt.Axes|None=None, # Where to draw; None takes the current axes
-    seed:int=0, # Of the places of the words
+    seed:int=0, # Random seed of the layout
 ) -> plt.Axes: # Height of a word grows with the number of texts that hold it
     "The 40 words that most texts hold, stop words left out (wordcloud)"
     ax = ax or plt.gca()

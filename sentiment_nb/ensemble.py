@@ -20,7 +20,7 @@ from .core import sha256_file, verify_checksums, write_checksums
 
 # %% ../nbs/11_ensemble.ipynb #f7e1483d
 def refit_without_validation(
-    record:ModelRecord, # Of a linear model
+    record:ModelRecord, # Record of a linear model
     train:object, # The `datasets.Dataset` of training rows, with `text` and `label`
     texts:list[str], # Raw validation texts, on which the saved model was refitted
 ) -> np.ndarray: # Probabilities, (n_texts, n_classes)
@@ -319,7 +319,7 @@ def cross_val_combine(
     labels:np.ndarray, # Their true classes, (n_texts,), integers
     method:str='soft', # The method of `fit_combiner`
     n_folds:int=5, # Folds; each is predicted by a combiner fitted on the others
-    seed:int=0, # Of the folds
+    seed:int=0, # Random seed of the folds
     **settings, # For `fit_combiner`
 ) -> np.ndarray: # Probabilities, (n_texts, n_classes), each by a combiner fitted without that text
     "Probabilities for texts on which the combiner was not fitted (cross-validation: Stone 1974)"
@@ -537,7 +537,7 @@ def save_ensemble(
     data:str|Path, # The prepared data they were trained on; its validation split is used, its test split never
     load:Callable, # `load(folder)` gives a function from a list of texts to probabilities
     method:str='soft', # `hard`, `soft`, `stack` or `cascade`, whose first stage is the faster of two members
-    max_loss:float=.003, # Of a cascade: accuracy that may be lost on validation against the slower member, 0 to 1
+    max_loss:float=.003, # For a cascade: validation accuracy that may be lost against the slower member, 0 to 1
 ) -> Path: # `out`
     "Fit a combiner on validation texts that no member has seen, and save it with its members as one model"
     from sentiment_nb.data import data_record, load_splits

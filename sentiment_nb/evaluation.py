@@ -113,7 +113,7 @@ def metric_intervals(
     preds:np.ndarray, # Predicted classes, (n_texts,), integers
     n_classes:int, # 2 or 3
     n_boot:int=2000, # Bootstrap samples
-    seed:int=0, # Of the bootstrap
+    seed:int=0, # Random seed of the bootstrap
     classes:list[int]|None=None, # Classes over which the macro scores are averaged; None: all
 ) -> dict: # Each score as `{"value", "low", "high"}`; `per_class` is a list in label order, with `support` in texts
     "Scores with 95 % percentile intervals (bootstrap: Efron 1979, doi:10.1214/aos/1176344552)"
@@ -234,7 +234,7 @@ def prob_intervals(
     probs:np.ndarray, # Probabilities, (n_texts, n_classes)
     labels:np.ndarray, # True classes, (n_texts,), integers; every class occurs
     n_boot:int=1000, # Bootstrap samples
-    seed:int=0, # Of the bootstrap
+    seed:int=0, # Random seed of the bootstrap
 ) -> dict[str,dict]: # `auroc`, `pr_auc`, `log_loss`, `brier`, each `{"value", "low", "high"}`
     "Scores of probabilities with 95 % percentile intervals (bootstrap: Efron 1979)"
     n = len(labels)
@@ -242,7 +242,8 @@ def prob_intervals(
     losses = text_losses(probs, labels)
     values = _weighted_scores(np.ones(n), rankings, losses)
     draws = [_weighted_scores(w, rankings, losses) for w in bootstrap_weights(n, n_boot, seed)]
-    return {k: _interval(v, [d[k] for d in draws]) for k,v in values.items()}
+    def interval(name): return _interval(values[name], [draw[name] for draw in draws])
+    return {name: interval(name) for name in values}
 
 # %% ../nbs/08_evaluation.ipynb #f6d4ceb8
 def _plot_class_roc(ax, scores, is_class, is_predicted, name):
@@ -315,7 +316,7 @@ def paired_difference(
     preds_b:np.ndarray, # Predictions of the second on the same texts, (n_texts,)
     n_classes:int, # 2 or 3
     n_boot:int=2000, # Bootstrap samples
-    seed:int=0, # Of the bootstrap
+    seed:int=0, # Random seed of the bootstrap
 ) -> dict: # First minus second: `accuracy` and `macro_f1`, each `{"value", "low", "high"}`
     "Difference of two models' scores, with 95 % percentile intervals (paired bootstrap: Efron & Tibshirani 1993)"
     def marginal(table, axis): return scores_from_confusion(table.sum(axis))
@@ -412,8 +413,8 @@ def _check_binary(probs, labels, cost_fp, cost_fn):
 def choose_threshold(
     probs:np.ndarray, # Calibrated probabilities of validation texts, (n_texts, 2)
     labels:np.ndarray, # Their classes, (n_texts,): 0 or 1
-    cost_fp:float, # Of calling a negative text positive
-    cost_fn:float, # Of calling a positive text negative
+    cost_fp:float, # Cost of calling a negative text positive
+    cost_fn:float, # Cost of calling a positive text negative
 ) -> float: # 0 to 1: positive is what lies above it
     "The threshold with the smallest total cost (Elkan 2001, doi:10.5555/1642194.1642224)"
     probs,labels = _check_binary(probs, labels, cost_fp, cost_fn)
@@ -431,10 +432,10 @@ def expected_cost(
     probs:np.ndarray, # Calibrated probabilities, (n_texts, 2)
     labels:np.ndarray, # True classes, (n_texts,): 0 or 1
     threshold:float, # Positive is what lies above it; 0.5 is `argmax`
-    cost_fp:float, # Of calling a negative text positive
-    cost_fn:float, # Of calling a positive text negative
+    cost_fp:float, # Cost of calling a negative text positive
+    cost_fn:float, # Cost of calling a positive text negative
     n_boot:int=2000, # Bootstrap samples
-    seed:int=0, # Of the bootstrap
+    seed:int=0, # Random seed of the bootstrap
 ) -> dict: # Cost per text as `{"value", "low", "high"}`
     "Mean cost per text of a threshold, with a 95 % interval"
     probs,labels = _check_binary(probs, labels, cost_fp, cost_fn)
@@ -477,7 +478,9 @@ NEGATION = re.compile(rf"n['’]t\b|\b(?:{_NEGATION_WORD}|{_NO_APOSTROPHE})\b") 
 QUESTION = re.compile(r'\?') # A question mark
 EMOTICON = re.compile(r"[:;=](?<!\w.)[-']?[()DPp](?!\w)|<3") # The common ones, made of characters
 
-def _two_slices(is_first, first, second): return pd.Categorical.from_codes(np.where(is_first, 0, 1), [first, second])
+def _two_slices(is_first, first, second):
+    "A slice for each text: `first` where `is_first`, else `second`"
+    return pd.Categorical.from_codes(np.where(is_first, 0, 1), [first, second])
 
 def slice_negation(
     texts:list[str], # Raw texts, English
@@ -523,7 +526,7 @@ def extract_vocabulary(
 
 def slice_rare_words(
     texts:list[str], # Raw texts
-    vocabulary:set[str], # Of the training texts, from `extract_vocabulary`
+    vocabulary:set[str], # Vocabulary of the training texts, from `extract_vocabulary`
 ) -> pd.Categorical: # `an unseen word` or `all words seen`
     "Texts with a word that no training text has"
     return _two_slices([not _words(t)<=vocabulary for t in texts], 'an unseen word', 'all words seen')
@@ -566,11 +569,11 @@ def score_slices(
     labels:np.ndarray, # True classes, (n_texts,), integers
     texts:list[str], # Raw texts
     extra:dict[str,np.ndarray]|None=None, # Further columns: name to one value for each text
-    vocabulary:set[str]|None=None, # Of the training texts; if given, unseen words are a slice
+    vocabulary:set[str]|None=None, # Vocabulary of the training texts; if given, unseen words are a slice
     min_n:int=50, # Smaller slices are left out
     max_values:int=12, # Values of a column, the most frequent
     n_boot:int=2000, # Bootstrap samples
-    seed:int=0, # Of the bootstrap
+    seed:int=0, # Random seed of the bootstrap
 ) -> pd.DataFrame: # `kind`, `slice`, `n`, `accuracy`, `macro_f1`, both with `_low` and `_high`; all texts first
     "Scores of each kind of text with 95 % intervals"
     preds = probs.argmax(-1)
@@ -611,7 +614,7 @@ def _headline(probs, labels, n_boot, seed):
     return scores | dict(ece=calibration['ece']), per_class, calibration
 
 def _compare(probs, labels, baseline_probs, n_boot, seed, model, name):
-    "A baseline_probs's scores and how the model compares with it"
+    "Scores of a baseline, and how the model compares with it"
     preds = probs.argmax(-1)
     baseline_preds = baseline_probs.argmax(-1)
     scores,_,_ = _headline(baseline_probs, labels, n_boot, seed)
@@ -638,9 +641,9 @@ def evaluate_probs(
     baselines:dict[str,np.ndarray]|None=None, # Name to probabilities on the same texts, (n_texts, n_classes)
     model:str='model', # The model's name in tables and sentences
     n_boot:int=2000, # Bootstrap samples; half as many for scores of probabilities
-    seed:int=0, # Of the bootstrap
+    seed:int=0, # Random seed of the bootstrap
     extra:dict[str,np.ndarray]|None=None, # Further columns to slice by: name to one value for each text
-    vocabulary:set[str]|None=None, # Of the training texts, from `extract_vocabulary`; if given, unseen words are a slice
+    vocabulary:set[str]|None=None, # Vocabulary of the training texts, from `extract_vocabulary`; if given, unseen words are a slice
 ) -> dict: # `n`, each score as `{"value", "low", "high"}`, `per_class`, `confusion_matrix`, `calibration`, `slices`, `baselines`
     """Scores of a model beside its baselines, with 95 % intervals and McNemar's test
 

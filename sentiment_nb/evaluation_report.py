@@ -60,7 +60,7 @@ _SEEN = {'train': 'training: the score is of its memory', 'validation': 'choices
 
 def warn_seen(
     predictors:list, # Each with `name` and `record`
-    sha256:str|None, # Of the file of these texts, from `split_hash`; None if unknown
+    sha256:str|None, # SHA-256 of the file of these texts, from `split_hash`; None if unknown
 ):
     "Warn of models that were trained or validated on the texts to be scored"
     for p in predictors:
@@ -211,7 +211,7 @@ def _own_columns(ds):
 def evaluate_model(
     predictor:object, # Anything with `predict_proba(texts)`, `record`, `name` and `engine`, for instance a `Predictor`
     data:str|Path, # Folder of prepared data
-    split:str='test', # Which of its splits to score
+    split:str='test', # Name of the split to score
     limit:int|None=None, # Score this many texts, drawn at random; None: all
     baselines:list|None=None, # Predictors, or report folders on the same texts, beside majority, VADER and a linear model
     out:str|Path|None=None, # Report folder to write; None: none
@@ -251,8 +251,8 @@ def evaluate_model(
     metrics |= _conformal_scores(record.conformal, probs, labels)
     metrics['confusion_by_confidence'] = confusion_by_confidence(probs, labels)
     if out:
-        about = _describe_record(record)
-        write_report(out, metrics, probs, labels, names, texts, *about, spreadsheet, _own_columns(ds))
+        hub_metadata,card_lines = _describe_record(record)
+        write_report(out, metrics, probs, labels, names, texts, hub_metadata, card_lines, spreadsheet, _own_columns(ds))
     return metrics
 
 # %% ../nbs/10_evaluation_report.ipynb #ae3b431e
@@ -313,8 +313,8 @@ def format_domains(
     room = 80 - sum(widths) - 2*len(widths)
     names = [_shorten(name, room) for name in names]
     longest = max(map(len, names))
-    aligned = [[f'{cell:>{width}}' for cell in column] for column,width in zip(columns, widths)]
-    return '\n'.join('  '.join([name.ljust(longest), *cells]) for name,*cells in zip(names, *aligned))
+    def align(cells): return [cell.rjust(width) for cell,width in zip(cells, widths)]
+    return '\n'.join('  '.join([name.ljust(longest), *align(cells)]) for name,*cells in zip(names, *columns))
 
 # %% ../nbs/10_evaluation_report.ipynb #d0a10010
 _OTHER_DOMAINS = ('film reviews', 'product reviews', 'news', 'support messages') # Kinds of text that people bring
@@ -421,7 +421,9 @@ _HUB_METRICS = {
     'brier': ('brier_score', 'Brier score (summed over classes)'),
 } # Score to the hub's id and a name
 
-def _data_name(metrics): return metrics.get('source') or Path(metrics.get('data', 'unnamed')).name
+def _data_name(metrics):
+    "Name of the scored data: the source, or the folder"
+    return metrics.get('source') or Path(metrics.get('data', 'unnamed')).name
 
 def _hub_result(metrics, score):
     "A score in the hub's form"
@@ -643,7 +645,7 @@ def _trained_on(record, data):
 def update_model_card(
     folder:str|Path, # The model folder
     metrics:dict, # From `evaluate_model`
-    record:ModelRecord, # Of that model
+    record:ModelRecord, # Record of that model
 ) -> bool: # Whether the card was replaced
     "Put the scores into a model's card and record if they are of the whole test split of its own data; returns whether it did"
     data = metrics['data']
@@ -676,7 +678,9 @@ def _keep_classes(probs, present):
     kept = np.maximum(probs[:,present], 1e-12)
     return kept/kept.sum(1, keepdims=True)
 
-def _count_answers(names, preds): return {names[k]: int(n) for k,n in sorted(Counter(preds.tolist()).items())}
+def _count_answers(names, preds):
+    "Number of predictions of each class, by its name"
+    return {names[k]: int(n) for k,n in sorted(Counter(preds.tolist()).items())}
 
 def _other_labels(rows, classes, preds, names):
     "For each label that the model does not know how often it gave which answer"
@@ -699,7 +703,8 @@ def _file_baselines(baselines, texts, names, present):
     "Probabilities of the baselines on the texts of a file"
     reports = [b for b in baselines or [] if isinstance(b, (str, Path))]
     predictors = [b for b in baselines or [] if not isinstance(b, (str, Path))]
-    answers = [read_report(r, texts, [names[k] for k in present]) for r in reports]
+    present_names = [names[k] for k in present]
+    answers = [read_report(r, texts, present_names) for r in reports]
     for p in predictors:
         name,kind,probs = _predict_baseline(p, texts, names)
         answers.append((name, kind, _keep_classes(probs, present)))
@@ -716,7 +721,7 @@ def evaluate_file(
     text_column:str|None=None, # None looks for a usual name
     label_column:str|None=None, # None looks for a usual name
     labels:dict[str,str]|None=None, # From the file's spelling to negative, neutral, positive
-    sheet:str|None=None, # Of a workbook; None takes the first
+    sheet:str|None=None, # Sheet of a workbook; None takes the first
 ) -> dict: # As from `evaluate_model`; also `other_labels`, `absent` (answers that no label of the file is) and `by`
     "Scores of a model on the labelled texts of a file, which need not be prepared"
     splits = load_source(source, text_column=text_column, label_column=label_column, labels=labels, sheet=sheet)
@@ -745,8 +750,9 @@ def evaluate_file(
     metrics['absent'] = _count_answers(names, absent)
     metrics['by'] = _score_by(scored_rows, probs.argmax(1)==truth, by)
     if out:
-        about = _describe_record(predictor.record)
-        write_report(out, metrics, probs, truth, known_names, texts, *about, spreadsheet, _own_columns(scored_rows))
+        hub_metadata,card_lines = _describe_record(predictor.record)
+        own_columns = _own_columns(scored_rows)
+        write_report(out, metrics, probs, truth, known_names, texts, hub_metadata, card_lines, spreadsheet, own_columns)
     return metrics
 
 # %% ../nbs/10_evaluation_report.ipynb #21f10011
@@ -756,7 +762,7 @@ def find_suspects(
     text_column:str|None=None, # None looks for a usual name
     label_column:str|None=None, # None looks for a usual name
     labels:dict[str,str]|None=None, # From the file's spelling to negative, neutral, positive
-    sheet:str|None=None, # Of a workbook; None takes the first
+    sheet:str|None=None, # Sheet of a workbook; None takes the first
 ) -> pd.DataFrame: # `row` (the first is 1), `text`, `label`, `predicted`, `quality` (probability of the label), the least first
     "Labelled texts in the order in which their labels deserve a second look (self-confidence: Northcutt et al. 2021; cleanlab)"
     rows = load_source(source, text_column=text_column, label_column=label_column, labels=labels, sheet=sheet)['train']

@@ -46,7 +46,7 @@ def prepare_general(
     rows:dict[str,tuple[int,int,int]]|None=None, # Texts drawn of each domain: negative, neutral, positive; None takes all
     lessons:tuple[int,int]=QUICKSTART['lessons'], # Texts of lessons, and cases of swaps
     exclude:str|Path|None=None, # A table or source whose texts must not be trained on
-    seed:int=42, # Of the draw, the splits and the lessons
+    seed:int=42, # Random seed of the draw, the splits and the lessons
 ) -> dict: # The fields of `prepared.json`
     """Tweets, film sentences and film reviews in three classes, split by class and domain; lessons in the training split
 
@@ -65,7 +65,7 @@ def train_general(
     rows:dict[str,tuple[int,int,int]]|None=QUICKSTART['rows'], # Texts drawn of each domain, see `prepare_general`
     lessons:tuple[int,int]=QUICKSTART['lessons'], # Texts of lessons, and cases of swaps
     exclude:str|Path|None=None, # A table or source whose texts must not be trained on
-    seed:int=42, # Of everything random
+    seed:int=42, # Random seed of everything that is drawn
     model:str|Path='minilm', # An encoder of `train_transformer`
     on_step:Callable[[str],None]=lambda line: None, # Called with a line before each step
 ) -> Path: # `out`

@@ -56,7 +56,7 @@ def pad_batch(
 # %% ../nbs/14_inference.ipynb #d10a181e
 def pack_batches(
     lengths:list[int], # Tokens of each text
-    max_tokens:int=256, # Of a batch, padding included; a longer text gets a batch of its own
+    max_tokens:int=256, # Tokens of a batch at most, padding included; a longer text gets a batch of its own
     overhead:int=19, # Fixed cost of a batch, in tokens that could be computed in the same time
 ) -> list[list[int]]: # Row numbers of each batch, longest texts first
     """Batches of texts of similar length at the least cost, by dynamic programming
@@ -122,6 +122,7 @@ class _OnnxEngine:
         _check_classes(n_classes, record, folder/file, 'export the model again')
 
     def _start_pool(self):
+        "Start a thread for each core, in this process"
         self.pid = os.getpid()
         self.pool = ThreadPoolExecutor(count_cpus())
 
@@ -424,7 +425,7 @@ def leave_one_out(
 def score_spans(
     text:str, # The text that was explained
     spans:list[tuple[int,int]], # From `leave_one_out`
-    probs:np.ndarray, # Of the text and of its variants, (n_spans+1, n_classes)
+    probs:np.ndarray, # Probabilities of the text and of its variants, (n_spans+1, n_classes)
 ) -> list[Attribution]: # In the order of the text
     "Attributions from the predictions of a text and its variants"
     p = np.clip(probs[:,probs[0].argmax()], 1e-9, 1-1e-9)
@@ -529,10 +530,10 @@ def _prediction_values(p):
 
 def predict_rows(
     predictor:Predictor, # A loaded model, or a client of a service
-    rows:Iterable[dict], # Of a table, such as `sentiment_nb.tables.read_rows` gives
+    rows:Iterable[dict], # Rows of a table, as `sentiment_nb.tables.read_rows` gives them
     names:list[str], # The columns of the table
     column:str, # The one with the texts
-    path:str|Path, # Of the table, for a message
+    path:str|Path, # Path of the table, for error messages
     first:int=1, # Number of the first row, for a message
 ) -> Iterator[dict]: # The rows in their order, each with the columns of `result_columns`
     """Rows with their predictions, none where there is no text, 2,048 at a time
@@ -552,7 +553,7 @@ def predict_rows(
 
 # %% ../nbs/14_inference.ipynb #8b48e4c0
 def result_types(
-    types:object, # Of the columns that were read: an Arrow schema, names of Arrow types, or None; from `read_rows`
+    types:object, # Types of the columns that were read: an Arrow schema, names of Arrow types, or None; from `read_rows`
     columns:list[str], # From `result_columns`
 ) -> object: # The same with the columns of the predictions: a schema, or names of Arrow types
     "Types of the columns to write: those that were read, and those of a prediction"
@@ -586,7 +587,7 @@ def _find_last_layer(graph):
     return (dense, residual, states) if len(states)==2 else None
 
 def prune_to_cls(
-    model:'onnx.ModelProto', # Of an encoder whose head reads the first token; changed in place
+    model:'onnx.ModelProto', # ONNX model of an encoder whose head reads the first token; changed in place
 ) -> bool: # Whether the pattern was found
     "Prune the last layer to the first token, the only one that the head reads"
     from onnx import helper, numpy_helper
@@ -631,10 +632,12 @@ def _replace_nodes(graph, old, new):
     graph.node.insert(list(graph.node).index(old[0]), new)
     for n in old: graph.node.remove(n)
 
-def _nodes_of(graph, op_type): return [n for n in graph.node if n.op_type==op_type]
+def _nodes_of(graph, op_type):
+    "The nodes of a graph with this operator"
+    return [n for n in graph.node if n.op_type==op_type]
 
 def replace_quantizers(
-    graph:'onnx.GraphProto', # Of a model from `quantize_dynamic`; changed in place
+    graph:'onnx.GraphProto', # ONNX graph of a model from `quantize_dynamic`; changed in place
     ranges:dict[str,tuple[float,float]], # From `calibrate_ranges`, for each tensor that it quantizes
 ):
     "Give each quantizer a stored range (static quantization: Jacob et al. 2018, arXiv:1712.05877)"
@@ -657,7 +660,7 @@ def _readers(graph):
     return readers
 
 def fuse_matmuls(
-    graph:'onnx.GraphProto', # Of a model from `quantize_dynamic`; changed in place
+    graph:'onnx.GraphProto', # ONNX graph of a model from `quantize_dynamic`; changed in place
 ):
     "Fuse each `MatMulInteger` with its cast, scales and bias into one `MatMulIntegerToFloat`"
     from onnx import helper
@@ -681,7 +684,7 @@ def fuse_matmuls(
 
 # %% ../nbs/14_inference.ipynb #5a00c4a2
 def feed_forward_products(
-    graph:'onnx.GraphProto', # Of a float model
+    graph:'onnx.GraphProto', # ONNX graph of a float model
 ) -> list['onnx.NodeProto']: # Its `MatMul`s by weights (width, inner), and behind each the one by weights (inner, width)
     "The products of the feed-forward layers; none in a graph without this pattern"
     readers = _readers(graph)
@@ -780,8 +783,8 @@ SURE_MARGIN = .2 # Least lead in probability of the best class where the model i
 ACCURACY_LOSS = .005 # Greatest loss of accuracy by int8
 
 def compare_logits(
-    logits:np.ndarray, # Of the engine to test, (n_texts, n_classes)
-    reference:np.ndarray, # Of the float model, same shape
+    logits:np.ndarray, # Logits of the engine to test, (n_texts, n_classes)
+    reference:np.ndarray, # Logits of the float model, same shape
     labels:np.ndarray|None=None, # Right classes, (n_texts,); None leaves accuracy out
 ) -> dict: # n, largest difference, agreement of labels in all and where the reference is sure, change of accuracy
     "Compare an engine with the float model: logits, labels and, with `labels`, accuracy"
@@ -802,7 +805,9 @@ def compare_logits(
     return comparison | {'accuracy_change': float((right-reference_right).mean())}
 
 # %% ../nbs/14_inference.ipynb #47e6d2bc
-def _judge_float(comparison): return comparison | {'passed': comparison['max_difference']<=FLOAT_TOLERANCE}
+def _judge_float(comparison):
+    "The comparison, and whether the difference is within `FLOAT_TOLERANCE`"
+    return comparison | {'passed': comparison['max_difference']<=FLOAT_TOLERANCE}
 
 def _judge_int8(comparison):
     "Add whether an int8 engine passed"
@@ -974,9 +979,9 @@ def format_engine(
 
 # %% ../nbs/14_inference.ipynb #0b158d24
 def exported_quickstart(
-    source:str|Path='tweets', # As in `load_quickstart`
-    model:str|Path='minilm', # As above
-    rows:int|None=None, # As above
+    source:str|Path='tweets', # Data source, see `load_quickstart`
+    model:str|Path='minilm', # Encoder, see `load_quickstart`
+    rows:int|None=None, # Rows of each split, see `load_quickstart`
 ) -> Path: # A model folder in the cache: read it, copy it, do not change it
     "The model folder of `load_quickstart` with ONNX files, exported to the cache by the first call (needs the extra `train`)"
     from sentiment_nb.data import load_prepared

@@ -537,7 +537,7 @@ def make_lessons(
     n:int=2000, # Texts of `LESSONS`
     n_swaps:int=250, # Cases of `SWAP_LESSONS`
     n_values:int=6, # Words that are swapped in each case, a text for each
-    seed:int=0, # Of the words and the order
+    seed:int=0, # Random seed of the words and the order
 ) -> pd.DataFrame: # text, label, lesson
     "Labelled texts from templates, and counterfactual swaps (Kaushik et al. 2020, arXiv:1909.12434; Garg et al. 2019, arXiv:1809.10610)"
     rng = np.random.default_rng(seed)

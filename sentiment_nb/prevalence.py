@@ -91,7 +91,7 @@ def _stratified_variance(values, strata, chance):
 
 def design_variance(
     influence:np.ndarray, # What each labelled text adds to the mean, (n_labelled,)
-    sample:Sample, # How they were drawn
+    sample:Sample, # How the labelled texts were drawn
 ) -> float: # Squared standard error
     "Variance of a mean in a stratified sample, which clusters only make larger (Cochran 1977, chapters 5 and 9)"
     variance = _stratified_variance(influence, _merge_single(sample.strata), sample.chance)
@@ -192,17 +192,18 @@ def poststratify(
 
 # %% ../nbs/18_prevalence.ipynb #b18e0021
 def simultaneous_z(
-    influences:list[np.ndarray], # Of each estimate what each labelled text adds to it, (n_labelled,)
+    influences:list[np.ndarray], # For each estimate: what each labelled text adds to it, (n_labelled,)
     level:float=.95, # Chance that all intervals hold their truths
-    draws:int=4000, # Of the simulation
-    seed:int=0, # Of its random numbers
+    draws:int=4000, # Number of simulated draws
+    seed:int=0, # Random seed of the simulation
 ) -> float: # Normal quantile for each of the intervals
     "Normal quantile of simultaneous intervals: of the largest of several correlated normals (Hothorn et al. 2008)"
     matrix = np.array(influences)
     norms = np.sqrt((matrix**2).sum(1))
     varies = norms>0
     rng = np.random.default_rng(seed)
-    normals = rng.standard_normal((draws, matrix.shape[1]))@(matrix[varies]/norms[varies,None]).T
+    unit_influences = matrix[varies]/norms[varies,None]
+    normals = rng.standard_normal((draws, matrix.shape[1]))@unit_influences.T # correlated as the estimates are
     independent = rng.standard_normal((draws, int((~varies).sum()))) # nothing is known of those without a hit
     largest = np.abs(np.hstack([normals, independent])).max(1)
     return float(np.quantile(largest, level))
@@ -389,8 +390,8 @@ def describe_change(
     half_width = (high-low)/2
     if half_width<=points: return f"{name}: {points:g} points apart at most, if at all [{low:+.1f}, {high:+.1f}]"
     more = change['labelled']*((half_width/points)**2 - 1)
-    more_labels = f"about {_round_up(more):,} more would tell {points:g} points"
-    return f"{name}: cannot be told from these labels [{low:+.1f}, {high:+.1f}]; {more_labels}"
+    more_labels = f"{_round_up(more):,} more labels would show a change of {points:g} points"
+    return f"{name}: no significant change [{low:+.1f}, {high:+.1f}]; {more_labels}"
 
 def _round_up(n):
     "A number of labels, rounded up to two digits"
@@ -428,7 +429,7 @@ def draw_sample(
     n_texts:int, # Texts to draw from
     n:int, # Texts to draw
     strata:np.ndarray|None=None, # Stratum of each text, (n_texts,), any values; None: one
-    seed:int=42, # Of the draw
+    seed:int=42, # Random seed of the draw
 ) -> tuple[np.ndarray,np.ndarray]: # Positions in random order, and the chance that each had
     "Draw texts at random, within strata in proportion to their size and at least one of each"
     if not 1<=n<=n_texts: raise InputError(f"n is {n}, expected 1 to the {n_texts:,} texts that there are", option='n')
@@ -468,8 +469,8 @@ def adjusted_shares(
     counts:np.ndarray, # Predicted labels among the texts, (n_classes,)
     confusion:np.ndarray, # Test texts by true and predicted class, (n_classes, n_classes)
     level:float=.95, # Confidence level of the intervals
-    draws:int=1000, # Of matrix and counts
-    seed:int=0, # Of the draws
+    draws:int=1000, # Number of draws of matrix and counts
+    seed:int=0, # Random seed of the draws
 ) -> tuple[np.ndarray,np.ndarray,np.ndarray]: # Shares, lowest and highest, each (n_classes,)
     "Shares corrected by a confusion matrix, if only the shares moved (Rogan and Gladen 1978; Forman 2008)"
     counts = np.asarray(counts, float)
@@ -597,7 +598,7 @@ def write_sample(
     n:int, # Texts to label
     path:str|Path, # File to write: `row`, `gold` (empty), `chance`, `stratum`, and the table's own columns
     columns:dict[str,pd.Series]|None=None, # Values to stratify by, from `group_columns`; None: no strata
-    seed:int=42, # Of the draw
+    seed:int=42, # Random seed of the draw
 ):
     "Draw texts at random and write them as a file to label"
     strata = stratum_names(scored, columns)
@@ -660,10 +661,12 @@ def _match_rows(frame, scored, path):
         unknown = frame.row[positions<0].iloc[0]
         raise InputError(f"{path} labels row {unknown}, which the scored table does not have or which has no text: "
             "give the table that the sample was drawn from")
-    texts = next((c for c in frame if c.casefold()=='text' and c in scored.frame), None)
-    if texts:
-        def squeeze(values): return values.astype(str).str.split().str.join(' ').to_numpy()
-        differs = ~is_copy & (squeeze(frame[texts]) != squeeze(scored.frame[texts].iloc[positions]))
+    text_column = next((c for c in frame if c.casefold()=='text' and c in scored.frame), None)
+    if text_column:
+        def normalize_spaces(values): return values.astype(str).str.split().str.join(' ').to_numpy()
+        labelled_texts = normalize_spaces(frame[text_column])
+        scored_texts = normalize_spaces(scored.frame[text_column].iloc[positions])
+        differs = ~is_copy & (labelled_texts!=scored_texts)
         if differs.any(): raise InputError(f"{path} has another text in row {frame.row[differs].iloc[0]} than the scored table: "
             "give the table that the sample was drawn from")
     return positions
@@ -737,7 +740,9 @@ def check_unseen(
         "are too few: train it with --exclude, or leave out --model and mind the warning")
 
 # %% ../nbs/18_prevalence.ipynb #b18e0049
-def _count_labels(scored, members): return np.bincount(scored.probs[members].argmax(1), minlength=len(scored.labels))
+def _count_labels(scored, members):
+    "Number of predictions of each class among some texts, (n_classes,)"
+    return np.bincount(scored.probs[members].argmax(1), minlength=len(scored.labels))
 
 def _adjusted_rows(scored, groups, confusion, level):
     "Rows of the adjusted count, in the shape of `shares_table`"
@@ -771,7 +776,7 @@ def share_report(
     gold:Gold|None=None, # From `read_labels`
     confusion:np.ndarray|None=None, # From `read_confusion`; used where there are no labels
     columns:dict[str,pd.Series]|None=None, # From `group_columns`
-    period:str|None=None, # Which of them holds periods
+    period:str|None=None, # Column that holds the periods
     level:float=.95, # Confidence level of the intervals
 ) -> dict: # `shares` and `changes`, lists of dictionaries
     "Shares of the classes by group, and changes between groups"

@@ -24,24 +24,31 @@ class _BufferedTransport:
         self.lingering = False
 
     def __getattr__(self, name): return getattr(self.transport, name)
-    def is_closing(self): return self.lingering or self.transport.is_closing()
+    def is_closing(self):
+        "Whether nothing may be written any more"
+        return self.lingering or self.transport.is_closing()
 
     def write(self, data):
+        "Keep the data until the end of this turn of the event loop"
         if self.is_closing(): return
         if not self.buffer: self.loop.call_soon(self.flush)
         self.buffer.append(data)
 
     def flush(self):
+        "Send all kept data in one call"
         if self.buffer and not self.transport.is_closing(): self.transport.write(b''.join(self.buffer))
         self.buffer.clear()
 
     def pause_reading(self):
+        "Pause reading, if the connection is open"
         if not self.transport.is_closing(): self.transport.pause_reading()
 
     def resume_reading(self):
+        "Resume reading, if the connection is open"
         if not self.transport.is_closing(): self.transport.resume_reading()
 
     def set_timer(self, seconds, action):
+        "Call `action` after some seconds, in place of the previous timer"
         if self.timer: self.timer.cancel()
         self.timer = self.loop.call_later(seconds, action)
 
@@ -53,12 +60,14 @@ class _Parser:
         self.start()
 
     def start(self):
+        "Begin to parse a new request"
         self.parser = HttpRequestParser(self.protocol)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True) # as in uvicorn
 
     def __getattr__(self, name): return getattr(self.parser, name)
 
     def feed_data(self, data):
+        "Parse bytes; an offered upgrade is ignored, and its head is parsed again without the offer"
         try: self.parser.feed_data(data)
         except HttpParserUpgrade as e:
             head = self.repeat_head()
@@ -82,6 +91,7 @@ MAX_PIPELINED = 16 # Requests of a connection that may wait for the responses to
 class TimeoutHttpProtocol(HttpToolsProtocol):
     "uvicorn's HTTP/1.1 protocol, with limits for what a connection may send, and for how long it may stay"
     def connection_made(self, transport):
+        "Wrap the transport and the parser, and start the counts"
         super().connection_made(_BufferedTransport(transport, self.loop))
         self.parser = _Parser(self)
         self.running = None # The request that is being answered
@@ -96,15 +106,18 @@ class TimeoutHttpProtocol(HttpToolsProtocol):
         return self.transport.lingering or self.transport.receiving and not self.running
 
     def _expect_head(self):
+        "Start the count and the timer for the head of a request"
         self.in_head = True
         self.head_bytes = 0
         self.transport.set_timer(HEAD_SECONDS, self.transport.close)
 
     def on_message_begin(self):
+        "The first byte of a request: its head has ten seconds"
         super().on_message_begin()
         self._expect_head()
 
     def on_headers_complete(self):
+        "The head is complete: stop its timer, and reject a request too many in the pipeline"
         if self.parser.should_upgrade(): return # the parser will repeat it
         self.transport.timer.cancel()
         self.in_head = False
@@ -131,31 +144,37 @@ def _count_head(self:TimeoutHttpProtocol, n):
 def on_url(self:TimeoutHttpProtocol,
     url:bytes, # A part of the URL
 ):
+    "Count a part of the URL, and go on as uvicorn does"
     self._count_head(len(url))
     HttpToolsProtocol.on_url(self, url)
 
 @patch
 def on_header(self:TimeoutHttpProtocol,
-    name:bytes, # Of a header, or of a trailer
+    name:bytes, # Name of a header or a trailer
     value:bytes, # Its value
 ):
+    "Count a header or trailer; only a header becomes part of the request"
     self._count_head(len(name) + len(value) + FIELD_BYTES)
     if self.in_head: HttpToolsProtocol.on_header(self, name, value) # else it is a trailer
 
 @patch
-def on_chunk_header(self:TimeoutHttpProtocol): self._count_head(FIELD_BYTES)
+def on_chunk_header(self:TimeoutHttpProtocol):
+    "Count the frame of a chunk"
+    self._count_head(FIELD_BYTES)
 
 @patch
 def on_body(self:TimeoutHttpProtocol,
     body:bytes, # A part of the body
 ):
+    "Pass on a part of the body: a body has no limit here, so the count of bytes without a callback begins anew"
     self.line_bytes = 0
     HttpToolsProtocol.on_body(self, body)
 
 @patch
 def data_received(self:TimeoutHttpProtocol,
-    data:bytes, # What a read brought, at most 256 kB
+    data:bytes, # Bytes of one read, at most 256 kB
 ):
+    "Parse what was read; a connection that sends too much without any callback is aborted"
     if self.is_late: self._count_late(len(data))
     if self.transport.is_closing(): return
     self.line_bytes += len(data)
@@ -184,6 +203,7 @@ def _count_late(self:TimeoutHttpProtocol, n):
 
 @patch
 def on_response_complete(self:TimeoutHttpProtocol):
+    "The next waiting request is now the one that is answered"
     self.running = self.pipeline[-1][0] if self.pipeline else None # the next one
     if self.running: self.waiting_heads.popleft()
     self.late_bytes = 0
@@ -195,6 +215,7 @@ def on_response_complete(self:TimeoutHttpProtocol):
 
 @patch
 def on_message_complete(self:TimeoutHttpProtocol):
+    "The body is complete: its connection may go idle"
     if self.parser.should_upgrade(): return
     HttpToolsProtocol.on_message_complete(self)
     self.transport.receiving = False
@@ -206,6 +227,7 @@ def on_message_complete(self:TimeoutHttpProtocol):
 def connection_lost(self:TimeoutHttpProtocol,
     exc:Exception|None, # None if a side closed it, an error after a reset
 ):
+    "Stop the timer, and notify the request that is being answered"
     self.transport.timer.cancel()
     self._unset_keepalive_if_required()
     self.pipeline.clear()

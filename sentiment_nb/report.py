@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_VALUES', 'keep_frequent', 'word_changes', 'Answers', 'gather_answers', 'period_rows', 'plot_over_time',
-           'plot_by_value', 'figure_svg', 'told_changes', 'summarize', 'describe_method', 'shares_html', 'theme_html',
-           'themes_html', 'render_report', 'make_notebook', 'save_report']
+           'plot_by_value', 'figure_svg', 'significant_changes', 'summarize', 'describe_method', 'shares_html',
+           'theme_html', 'themes_html', 'render_report', 'make_notebook', 'save_report']
 
 # %% ../nbs/20_report.ipynb #b20e0003
 import html, io, json, os, re
@@ -76,20 +76,20 @@ def word_changes(
     "Phrases that texts of the last period use more, or less, than those before (Monroe et al. 2008)"
     if not 0<is_late.sum()<len(texts): return dict(more=[], less=[])
     z = phrase_scores(texts, is_late.astype(int), 2)[1]
-    bound = bonferroni_threshold(len(z))
-    def pick(scores): return [mask_text(p) for p in pick_phrases(scores, n) if scores[p]>bound]
-    return dict(more=pick(z), less=pick(-z))
+    threshold = bonferroni_threshold(len(z))
+    def significant(scores): return [mask_text(p) for p in pick_phrases(scores, n) if scores[p]>threshold]
+    return dict(more=significant(z), less=significant(-z))
 
 # %% ../nbs/20_report.ipynb #b20e000e
 class Answers(NamedTuple):
     "All that a report tells"
-    settings:dict # What was asked, as the arguments of `gather_answers`
+    settings:dict # The arguments of `gather_answers`
     n:int # Texts
     label:str # Class in question
     shares:dict # `shares` and `changes`, as `share_report` gives them
     words:dict # From `word_changes`; with `period`
-    themes:dict|None # From `find_themes`; None where they cannot be told
-    notes:list # Sentences about what was left out or could not be told
+    themes:dict|None # From `find_themes`; None where there are none
+    notes:list # Sentences about what was left out or could not be computed
 
     def rows(self,
         column:str|None=None, # Column of the groups; None: all texts
@@ -132,10 +132,10 @@ def gather_answers(
     aspects:str|Path|None=None, # Aspects that you name, see `parse_aspects`
     themes:bool=True, # Whether to look for themes, which takes longest
     k:int|None=None, # Number of themes; None lets the halves decide
-    encoder:str|Path='minilm', # Of `load_sentence_encoder`
+    encoder:str|Path='minilm', # Name or folder of the sentence encoder, see `load_sentence_encoder`
     copies:str='each', # Whether copies of a text count, see `drop_copies`: each, or once
     text_column:str='text', # Column with the texts
-    seed:int=0, # Of everything random
+    seed:int=0, # Random seed of everything that is drawn
 ) -> Answers:
     """Shares over time and by group, changes in words, and themes, of a table of scored texts
 
@@ -238,7 +238,7 @@ def _percent(row):
     if row['low'] is None: return f"{row['share']:.1%}"
     return f"{row['share']:.1%} [{row['low']:.1%} to {row['high']:.1%}]"
 
-def told_changes(
+def significant_changes(
     answers:Answers, # From `gather_answers`
 ) -> list[dict]: # The largest first
     "Changes of the class in question whose simultaneous interval excludes zero"
@@ -246,23 +246,25 @@ def told_changes(
     sure = [c for c in changes if c['low_all']>0 or c['high_all']<0]
     return sorted(sure, key=lambda c: -abs(c['difference']))
 
-def _group(change, side): return mask_text(', '.join(map(str, change[side].values())))
+def _group(change, side):
+    "Name of a group in a change, masked; `side` is `from` or `to`"
+    return mask_text(', '.join(map(str, change[side].values())))
 
 def _change_sentence(change):
-    "A difference that can be told"
+    "A significant difference, in a sentence"
     more = 'more' if change['difference']>0 else 'less'
     points,low,high = (100*change[k] for k in ('difference','low_all','high_all'))
     return f"{_group(change, 'to')}: {abs(points):.1f} points {more} than {_group(change, 'from')} [{low:+.1f}, {high:+.1f}]."
 
 def _change_sentences(answers, n=4):
-    "What can be told of changes, the largest first"
+    "The significant changes in sentences, the largest first"
     is_grouped = len(answers.shares['shares'])>len(answers.rows()) and any(r['group'] for r in answers.shares['shares'])
     if not answers.shares['changes']:
-        return ['Without labels of a person no difference between groups or periods can be told for sure.'] if is_grouped else []
-    sentences = [_change_sentence(c) for c in told_changes(answers)]
-    if not sentences: return ['No difference between periods or groups can be told from these labels.']
+        return ['Without labels from a person, differences between groups or periods cannot be tested.'] if is_grouped else []
+    sentences = [_change_sentence(c) for c in significant_changes(answers)]
+    if not sentences: return ['No difference between periods or groups is significant with these labels.']
     n_more = len(sentences)-n
-    return sentences[:n] + ([f"And {n_more} more differences that can be told."] if n_more>0 else [])
+    return sentences[:n] + ([f"And {n_more} more significant differences."] if n_more>0 else [])
 
 def summarize(
     answers:Answers, # From `gather_answers`
@@ -296,7 +298,7 @@ def describe_method(
     whole = answers.rows()[0]
     sentences = [_METHODS[whole['method']].format(**whole)]
     if whole['low'] is not None:
-        sentences.append('Intervals are of 95 %, each for one share alone. Differences are told by intervals that hold for all of a figure at once.')
+        sentences.append('Intervals are of 95 %, each for one share alone. Differences are tested by intervals that hold for all of a figure at once.')
     if answers.themes:
         sentences.append("Themes are groups of sentences that the model calls {label}, by meaning and words (k-means, {k} groups of {sentences:,} "
             "sentences), named by the phrases that tell them apart. Their shares are counts: of all texts, how many have such a sentence. Their "
@@ -359,28 +361,28 @@ def _quotes_html(quotes):
     return ''.join(row.format(html.escape(q['text']), q['row']) for q in quotes)
 
 def theme_html(
-    theme:dict, # Of `find_themes`
+    theme:dict, # One theme from `find_themes`
     largest:float=1., # The share for which the bar is full, 0 to 1
 ) -> str: # HTML
     "A theme as a card"
     associations = describe_associations(theme['goes_with'])
     remarks = [associations[:1].upper() + associations[1:]]
     if theme['trend']: remarks.append(describe_trend(theme['trend']))
-    kind = 'soft' if theme.get('stable', True) else 'warn'
+    css_class = 'soft' if theme.get('stable', True) else 'warn'
     parts = [f'<h3>{html.escape(theme["name"])}</h3>',
         f'<p>{html.escape(_percent(theme))} of all texts, {theme["texts"]:,} texts</p>',
         f'<div class="bar"><span style="width:{100*theme["share"]/max(largest, 1e-9):.1f}%"></span></div>',
         _paragraphs([r for r in remarks if r]), _quotes_html(theme['typical'])]
     if theme['doubtful']: parts.append('<details><summary>Doubtful ones: where the theme ends</summary>'
         f"{_quotes_html(theme['doubtful'])}</details>")
-    if 'stable' in theme: parts.append(f'<p class="{kind}">{html.escape(describe_stability(theme))}</p>')
+    if 'stable' in theme: parts.append(f'<p class="{css_class}">{html.escape(describe_stability(theme))}</p>')
     return f'<div class="theme">{"".join(parts)}</div>'
 
 def themes_html(
     themes:dict|None, # From `find_themes`
 ) -> str: # HTML
     "Themes and aspects as cards"
-    if themes is None: return '<p>No themes were looked for, or none can be told: see the last section.</p>'
+    if themes is None: return '<p>No themes were looked for, or none were found: see the last section.</p>'
     listed = themes['themes'] + themes['aspects']
     largest = max(t['share'] for t in listed)
     cards = ''.join(theme_html(t, largest) for t in themes['themes'])
@@ -427,7 +429,7 @@ def _sections(answers):
 
 def render_report(
     answers:Answers, # From `gather_answers`
-    title:str|None=None, # Of the page; None: by file and label
+    title:str|None=None, # Title of the page; None names file and label
 ) -> str: # HTML, whole
     "The report as one page that needs nothing else"
     name = Path(answers.settings['scored']).name
@@ -457,7 +459,7 @@ def _arguments(settings, folder):
     return ', '.join(parts)
 
 def make_notebook(
-    settings:dict, # Of `Answers`
+    settings:dict, # Settings of the `Answers`
     folder:str|Path, # Folder that it will stand in
 ) -> dict: # A notebook, nbformat 4.5
     "The notebook that makes a report"
@@ -483,7 +485,7 @@ def make_notebook(
 def save_report(
     answers:Answers, # From `gather_answers`
     out:str|Path='report', # Folder to write; an earlier report there is replaced
-    title:str|None=None, # Of the page
+    title:str|None=None, # Title of the page
 ) -> Path: # `out`
     """Write `report.html` and `report.ipynb`
 

@@ -40,7 +40,9 @@ class InputFile:
         suffix = '.csv' if path.suffix.lower()=='.zip' else table_suffix(path)
         return '.jsonl' if suffix=='.ndjson' else suffix
 
-def _is_url(name): return bool(re.match(r'[A-Za-z][\w+.-]+://', name))
+def _is_url(name):
+    "Whether a name is a URL, such as `s3://bucket/file.csv`"
+    return bool(re.match(r'[A-Za-z][\w+.-]+://', name))
 
 def _local_file(path):
     "A file of this machine as an `InputFile`"
@@ -49,8 +51,8 @@ def _local_file(path):
 
 def _folder_files(folder):
     "The tables in a folder and in those below it, in the order of their names; what begins with a dot or a _ is left out"
-    paths = [p for p in sorted(folder.rglob('*')) if not any(n[0] in '._' for n in p.relative_to(folder).parts)]
-    return [_local_file(p) for p in paths if p.is_file()]
+    def is_hidden(path): return any(name[0] in '._' for name in path.relative_to(folder).parts)
+    return [_local_file(p) for p in sorted(folder.rglob('*')) if p.is_file() and not is_hidden(p)]
 
 def _local_files(source):
     "The files that a path, a folder or a glob names"
@@ -153,7 +155,7 @@ def _read_records(path):
 class Manifest:
     "What a run works on, and the parts that it has finished"
     def __init__(self,
-        path:str|Path, # Where it stands; it need not exist
+        path:str|Path, # Path of the manifest; it need not exist
     ):
         self.path = Path(path)
         records,self.size = _read_records(self.path)
@@ -166,6 +168,7 @@ class Manifest:
         for record in records: self._note(record)
 
     def _note(self, record):
+        "Take over what a record says"
         if 'input' in record: self.head = record
         if 'columns' in record: self.columns,self.header = record['columns'],record['header']
         if 'part' in record: self.parts[tuple(record['part'])] = record
@@ -173,7 +176,7 @@ class Manifest:
         if 'file' in record: self.files[record['file']] = record['parts']
 
     def append(self,
-        record:dict, # What `json` can write
+        record:dict, # Object that `json` can write
     ):
         "Add a line, and wait until it is on the disk"
         line = json.dumps(record).encode() + b'\n'
@@ -188,7 +191,8 @@ class Manifest:
     def finish(self):
         "Write the manifest anew, in order and without times, so that it is the same however often the work was interrupted"
         columns = {'columns': self.columns, 'header': self.header} if self.columns else {}
-        parts = [{k: v for k,v in self.parts[i].items() if k!='seconds'} for i in sorted(self.parts)]
+        def without_seconds(record): return {k: v for k,v in record.items() if k!='seconds'}
+        parts = [without_seconds(self.parts[i]) for i in sorted(self.parts)]
         files = [{'file': i, 'parts': self.files[i]} for i in sorted(self.files)]
         records = [self.head, columns, *parts, *files, {'finished': self.total('rows')}]
         write_text(self.path, ''.join(json.dumps(r) + '\n' for r in records if r))
@@ -240,7 +244,7 @@ def _model_line(model):
 def check_same_work(
     old:dict, # First line of the manifest
     new:dict, # That of the command
-    place:str|Path, # What was begun, for the message
+    place:str|Path, # Folder of the work that was begun, for the message
 ):
     "Reject a command that would go on with other work than was begun"
     if difference := _difference(old, new):
@@ -250,7 +254,7 @@ def check_same_work(
 PART_ROWS = 8192 # Rows of a part
 
 def parse_shard(
-    shard:str|None, # As 3/16
+    shard:str|None, # Shard to work on, such as 3/16
 ) -> tuple[int,int]|None: # Its number from 1 on, and how many there are
     "Parse the share of one process"
     if shard is None: return None
@@ -262,7 +266,7 @@ def parse_shard(
 @dataclass(frozen=True)
 class Work:
     "What a command is to do"
-    files:list[InputFile] # To read
+    files:list[InputFile] # Files to read
     out:Path # The result, absolute
     suffix:str # Format of the result or of its parts, as `.csv`
     is_folder:bool # Whether the result is a folder of parts
@@ -334,7 +338,7 @@ def plan_work(
     out:str|Path, # A file, by its suffix, or a folder of parts
     format:str|None=None, # One of `sentiment_nb.tables.FORMATS`; None goes by the suffix or the input
     part_rows:int=PART_ROWS, # Rows of a part
-    shard:str|None=None, # As 3/16
+    shard:str|None=None, # Shard to work on, such as 3/16
     **reading:object, # How the tables are read, as `read_rows` takes it
 ) -> Work: # Checked
     "What a command is to do"
@@ -393,7 +397,7 @@ def _count_lines(f, size):
     return n
 
 def estimate_rows(
-    file:InputFile, # Of this machine; of another nothing is known
+    file:InputFile, # Table on this machine; of one elsewhere the rows are not estimated
 ) -> int|None: # None where it would take long, or the file cannot be read
     "About how many rows a table has: as Parquet says, else by its lines"
     if _is_url(file.name) or file.kind not in (*TABLES, *READ_ONLY): return None
@@ -447,7 +451,7 @@ class Progress:
 
     def line(self,
         rows:int, # Finished
-        total:int|None, # As above
+        total:int|None, # Rows in all, estimated; None if unknown
         now:float, # Time of the line, by `time.monotonic`
     ) -> str:
         "One line of a log"
@@ -472,7 +476,7 @@ class _Run:
     report:Callable
     total:int|None # Rows, about
     rows:int=0 # Finished
-    schema:object=None # Of the parts of a Parquet result
+    schema:object=None # Arrow schema of the parts of a Parquet output
 
     def is_finished(self, file, part):
         "Whether a part stands as it was noted"
@@ -492,7 +496,7 @@ class _Run:
             if i%2048==0: self.report(self.rows+i, self.total)
 
     def layout(self, table):
-        "What a CSV is written like, the only table that is read, and the format that was asked for"
+        "The text format of the table, if it is the only one, and the format that the user named: how a part is written"
         return table.form if len(self.work.files)==1 else None, self.work.format
 
     def types(self, table, columns):
@@ -507,7 +511,7 @@ class _Run:
 @dataclass
 class _Table:
     "A table that is read"
-    name:str # As the user knows it
+    name:str # Name of the file as the user knows it
     names:list
     column:str
     types:object
@@ -596,10 +600,10 @@ def _join_workbooks(paths, out, columns):
     write_rows(out, columns, chain.from_iterable(read_rows(path, columns[0])[2] for path in paths), None, format='xlsx')
 
 def join_parts(
-    paths:list[Path], # In order, at least one
+    paths:list[Path], # Paths of the parts, in order, at least one
     out:Path, # The file to write
-    columns:list[str], # Of the parts
-    header:str='', # With which each part of a text format begins
+    columns:list[str], # Column names of the parts
+    header:str='', # Header line with which each part of a text format begins
 ):
     "Write one file with the rows of all parts, and wait until it is on the disk"
     suffix = paths[0].suffix
@@ -612,7 +616,9 @@ def join_parts(
 # %% ../nbs/23_scale.ipynb #5ca1e041
 _WHOLE = '.whole' # The joined file, before it takes its place
 
-def _aside(place): return place.with_name(f'.{place.name}.old')
+def _aside(place):
+    "Where the earlier output waits while the new one takes its place"
+    return place.with_name(f'.{place.name}.old')
 
 def _put_folder(partial, place):
     "Rename a folder of parts, in the place of an earlier result"
@@ -635,14 +641,18 @@ def _restore(place):
     shutil.rmtree(_aside(place), ignore_errors=True)
 
 # %% ../nbs/23_scale.ipynb #5ca1e043
-def _speeds_file(): return cache_dir()/'speeds.json'
+def _speeds_file():
+    "The file with the speeds of all models"
+    return cache_dir()/'speeds.json'
 
 def _read_speeds():
     "Rows a second of each model, by hash and engine"
     try: return json.loads(_speeds_file().read_text(encoding='utf-8'))
     except (InputError, OSError, ValueError): return {}
 
-def _speed_key(model): return f"{model.get('sha256', model['name'])} {model.get('engine', '')}".strip()
+def _speed_key(model):
+    "Name of a model and engine in the file of speeds"
+    return f"{model.get('sha256', model['name'])} {model.get('engine', '')}".strip()
 
 def note_speed(
     model:dict, # From `describe_model`
@@ -743,15 +753,15 @@ def predict_file(
     source:str|Path, # A table, plain or packed: CSV, TSV, JSON Lines, Parquet, a workbook, or text with one text in each line. Or a folder or glob of them, or a URL that fsspec knows
     out:str|Path, # A CSV, TSV, JSON Lines or Parquet file, or a workbook; or a folder for the parts, without a suffix or with / at its end. Replaced if it exists
     text_column:str|None=None, # None takes `text`, or the only column
-    encoding:str|None=None, # Of a text file; None takes UTF-8, or guesses and warns
-    delimiter:str|None=None, # Of CSV and TSV; None counts in the header
-    quoting:str|None=None, # Of CSV and TSV, one of `sentiment_nb.tables.QUOTING`; None finds it out
+    encoding:str|None=None, # Encoding of a text file; None takes UTF-8, or guesses and warns
+    delimiter:str|None=None, # Delimiter of CSV and TSV; None detects it in the header
+    quoting:str|None=None, # Quotation marks of CSV and TSV, one of `sentiment_nb.tables.QUOTING`; None detects them
     header:bool=True, # Whether the first row of CSV and TSV names the columns; else they are `column_1` and so on
-    sheet:str|None=None, # Of a workbook; None takes the first
+    sheet:str|None=None, # Sheet of a workbook; None takes the first
     format:str|None=None, # One of `sentiment_nb.tables.FORMATS`; None goes by the suffix, or in a folder by the input, and a CSV is written like the only one that is read
-    part_rows:int=PART_ROWS, # Rows of a part: what a kill costs at most
-    shard:str|None=None, # As 3/16: the share of this process; `merge_shards` joins them
-    overwrite:bool=False, # Begin anew where other work was begun
+    part_rows:int=PART_ROWS, # Rows of a part; at most these are predicted again after a kill
+    shard:str|None=None, # Shard of this process, such as 3/16; `merge_shards` joins them
+    overwrite:bool=False, # Discard unfinished work of other settings, and start again
     report:Callable=lambda rows, total: None, # Called every 2,048 rows with how many are finished, and about how many there will be, or None; `Progress` shows it
 ) -> int: # Rows of the result
     """Predict every row of a file, a folder, a glob or a URL; all columns are kept. Unfinished work stands in `OUT.partial`, and the same call goes on with it
@@ -825,8 +835,9 @@ def _merge_into(partial, manifests):
     if not gathered: raise InputError(f"the shards of {partial.stem} have no rows: give files with texts")
     merged = Manifest(partial/MANIFEST)
     merged.append(head)
-    begun = next(m for m in manifests if m.columns)
-    merged.columns,merged.header = begun.columns,begun.header
+    with_rows = next(m for m in manifests if m.columns)
+    merged.columns = with_rows.columns
+    merged.header = with_rows.header
     merged.parts = {i: record for i,(record,_) in gathered.items()}
     for m in manifests: merged.files |= m.files
     paths = [path for _,path in gathered.values()]
@@ -850,7 +861,7 @@ def _end_merge(partial, place, shards):
     return rows
 
 def merge_shards(
-    out:str|Path, # As it was given to each shard
+    out:str|Path, # Output path, as it was given to each shard
 ) -> int: # Rows of the result
     """Make one result of its shards, in order, and delete them; a shard that is missing is named
 

@@ -40,8 +40,8 @@ class Job:
     text:str # Uncleaned
     client:str # Whose turn it takes
     cost:int # From `estimate_tokens`
-    answer:asyncio.Future|None=None # Of a `Prediction`, or of an exception as its result
-    number:int=field(default_factory=partial(next, count())) # In the order of arrival
+    answer:asyncio.Future|None=None # Future whose result is a `Prediction` or an exception
+    number:int=field(default_factory=partial(next, count())) # Position in the order of arrival
 
 class FairQueue:
     "Jobs in the order of start-time fair queueing (Goyal, Vin and Cheng 1996, doi:10.1145/248156.248171)"
@@ -64,7 +64,7 @@ class FairQueue:
         self.n += 1
 
     def discard(self,
-        job:Job, # In the queue, or not
+        job:Job, # Job to remove; it need not be in the queue
     ):
         "Remove a job, because it was taken or its client has left"
         jobs = self.jobs.get(job.client, {})
@@ -73,7 +73,9 @@ class FairQueue:
         self.n -= 1
         if not jobs: del self.jobs[job.client]
 
-    def _clock(self, client): return self.clocks.get(client, self.now)
+    def _clock(self, client):
+        "Virtual time at which the next text of a client starts"
+        return self.clocks.get(client, self.now)
 
     def in_order(self,
         skip:Collection[str]=(), # Clients to leave out
@@ -155,14 +157,14 @@ class Batcher:
         return self.threads*self.tokens/self.seconds
 
     def tokens_ahead(self,
-        client:str, # With or without a backlog
+        client:str, # Client, with or without queued jobs
     ) -> int:
         "Tokens that are read before a further request of this client"
         own = max(self.backlog[client], TEXT_TOKENS)
         return sum(min(tokens, own) for tokens in self.backlog.values())
 
     def admit(self,
-        client:str, # Of a further request
+        client:str, # Client that sends one more request
     ):
         "Reject a request while its client has too much in the queue"
         ahead = self.tokens_ahead(client)
@@ -191,7 +193,7 @@ def _remove(self:Batcher, job, _):
 
 @patch
 async def answer(self:Batcher,
-    texts:list[str], # Of one request
+    texts:list[str], # Texts of one request
     client:str, # Whose request it is
 ) -> list[Prediction]: # In the order of `texts`
     "Queue texts and wait for their predictions; cancellation removes them from the queue"
@@ -208,7 +210,7 @@ async def answer(self:Batcher,
 # %% ../nbs/24_scheduling.ipynb #2bac267f
 @patch
 async def explain(self:Batcher,
-    text:str, # To be predicted and explained
+    text:str, # Text to predict and explain
     client:str, # Whose request it is
 ) -> tuple[Prediction,list[Attribution]]:
     "The prediction for a text, and its evidence, as `sentiment_nb.inference.explain` finds it"
@@ -333,7 +335,7 @@ class RateLimit:
 
     def charge(self,
         client:str, # Whose account it is
-        tokens:int, # To count
+        tokens:int, # Tokens to count
         before:int=0, # Tokens that the same request was charged before
     ):
         "Count tokens; reject a request that comes too early (429), and one that never can be in time (422)"
@@ -357,7 +359,9 @@ class RateLimit:
         if too_many<=0: return (too_many + previous*left/window)*window/max(previous, 1)
         return self._window_left() + too_many*window/max(current, 1)
 
-    def _window_left(self): return self.item.get_expiry() - time.time()%self.item.get_expiry()
+    def _window_left(self):
+        "Seconds until the current window of the limit ends"
+        return self.item.get_expiry() - time.time()%self.item.get_expiry()
 
     def headers(self,
         client:str, # Whose account it is

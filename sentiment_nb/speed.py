@@ -113,7 +113,7 @@ def peak_gflops(
     return 2*n**3/min(seconds)/1e9
 
 def encoder_flops(
-    config:dict, # Of a BERT-like encoder, as in `config.json`
+    config:dict, # Configuration of a BERT-like encoder, as in `config.json`
     tokens:list[int], # Number of tokens of each text
 ) -> float: # Floating-point operations of all texts
     "FLOPs of the layers: 2 for each weight and token, 4 x width for each pair of tokens"
@@ -154,7 +154,7 @@ def _count_tokens(folder, texts):
 class _Timing:
     "Measurements of one backend"
     start_seconds:float # From the start of its process to its first prediction
-    seconds:list[float] # Of each round
+    seconds:list[float] # Seconds of each round
     probs:np.ndarray # From the first round
     memory:int # Resident bytes after the first round
     latencies:list[float] # Seconds of single texts
@@ -178,7 +178,9 @@ def _take_turns(backends, texts, n_rounds, title):
     return {b: timing(b) for b in backends}
 
 # %% ../nbs/17_speed.ipynb #0c50680c
-def _spread(values): return {'median': statistics.median(values), 'low': min(values), 'high': max(values)}
+def _spread(values):
+    "Median, least and greatest value"
+    return {'median': statistics.median(values), 'low': min(values), 'high': max(values)}
 
 def _accuracy(probs, names, labels):
     "Accuracy with its 95 % interval"
@@ -187,7 +189,7 @@ def _accuracy(probs, names, labels):
     return {'value': accuracy, 'low': low, 'high': high}
 
 def _token_speed(folder, tokens, seconds, peak):
-    "Tokens per second, and the share of the machine's peak; None without token counts"
+    "Tokens per second, and the share of the machine's `peak` (GFLOP/s); None without token counts"
     if not tokens: return {'tokens_per_second': None, 'share_of_peak': None}
     config = json.loads((Path(folder)/'config.json').read_text(encoding='utf-8'))
     gflops = encoder_flops(config, tokens)/seconds/1e9

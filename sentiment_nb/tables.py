@@ -51,7 +51,7 @@ def _open_zstandard(path):
 
 def open_bytes(
     path:str|Path, # A file, plain, `.gz`, `.bz2`, `.zst` (needs the extra `cloud`), or `.zip`
-    member:str='*', # Which file inside a zip, as a glob
+    member:str='*', # Name of the file inside a zip, as a glob such as `*.csv`
 ) -> BinaryIO: # Of the unpacked content
     "An open binary stream of the file's contents"
     suffix = Path(path).suffix.lower()
@@ -63,7 +63,7 @@ def open_bytes(
 
 def table_suffix(
     path:str|Path, # A file, plain or packed
-    member:str='*', # Which file inside a zip, as a glob
+    member:str='*', # Name of the file inside a zip, as a glob such as `*.csv`
 ) -> str: # In lower case; `.csv` where a packed file has none
     "The suffix of a table, or of the table inside a packed file"
     path = Path(path)
@@ -116,7 +116,7 @@ def _guess_encoding(chunk):
 
 def sniff_encoding(
     f:BinaryIO, # An open binary stream that can be read twice; it is read to its end if it is UTF-8
-    name:str, # Of the file, for the warning
+    name:str, # Name of the file, for the warning
 ) -> str: # A Python codec name
     "`utf-16` by its first bytes, `utf-8` if most of the file is; else warn and guess, Windows-1252 where plausible"
     start = f.read(1<<20)
@@ -144,7 +144,7 @@ def _first_record(sample):
     return header if ends_well else re.match(r'[^\r\n]*', sample)[0]
 
 # %% ../nbs/01_tables.ipynb #7a10c0e2
-QUOTING = ('double','backslash','none') # `""` inside of quotes; `\\"` inside of quotes, as Spark writes; quotes mean nothing
+QUOTING = ('double','backslash','none') # A quotation mark inside a quoted text: `""`; `\\"`, as Spark writes; or quotation marks have no meaning
 
 @dataclass(frozen=True)
 class TextFormat:
@@ -210,22 +210,22 @@ def _open_text(path, member, codec, errors, newline):
 def sniff_format(
     path:str|Path, # A CSV, TSV, JSON Lines or text file, plain or packed
     encoding:str|None=None, # None takes UTF-8, or guesses with a warning
-    delimiter:str|None=None, # None counts in the header
-    quoting:str|None=None, # One of `QUOTING`; None finds it out
-    member:str='*', # Which file inside a zip, as a glob
+    delimiter:str|None=None, # None detects it in the header
+    quoting:str|None=None, # One of `QUOTING`; None detects them
+    member:str='*', # Name of the file inside a zip, as a glob such as `*.csv`
 ) -> TextFormat: # As named, or as the first rows show it
     "How a text file is written, by its content"
     if quoting not in (None, *QUOTING):
         raise InputError(f"quoting is {quoting!r}, expected one of {', '.join(QUOTING)}", option='quoting')
     codec = _find_encoding(path, encoding, member)
     with _open_text(path, member, codec, 'replace', '') as f: sample = f.read(1<<16).removeprefix('\ufeff')
-    named = re.match(r'"?sep=(.)"?\r?\n', sample, re.I)
-    header = _first_record(sample[named.end():] if named else sample)
-    usual = '\t' if table_suffix(path, member)=='.tsv' else ','
-    found_delimiter = named[1] if named else sniff_delimiter(header, usual)
-    separator = _check_delimiter(delimiter) if delimiter else found_delimiter
+    sep_line = re.match(r'"?sep=(.)"?\r?\n', sample, re.I)
+    header = _first_record(sample[sep_line.end():] if sep_line else sample)
+    default = '\t' if table_suffix(path, member)=='.tsv' else ','
+    detected = sep_line[1] if sep_line else sniff_delimiter(header, default)
+    separator = _check_delimiter(delimiter) if delimiter else detected
     decimal = _sniff_decimal(sample, separator)
-    return TextFormat(codec, separator, quoting, _sniff_line_end(sample), 1 if named else 0, decimal)
+    return TextFormat(codec, separator, quoting, _sniff_line_end(sample), 1 if sep_line else 0, decimal)
 
 # %% ../nbs/01_tables.ipynb #3e927dd0
 _ESCAPE = '\ufdd0' # A code point that is no character; followed by a letter it stands for a break, or for itself
@@ -245,7 +245,7 @@ def _restore_breaks(field):
     return re.sub(_ESCAPE + '([rne])', lambda m: _LETTERS[m[1]], field)
 
 def _double_quotes(line):
-    "Marks that a backslash escapes, as doubled marks; of the backslashes before a mark each pair is one"
+    "A line in which a quotation mark with a backslash before it is doubled instead, as `csv` reads it; two backslashes before a mark are one"
     def replace_marks(m):
         n = len(m[1])
         return '\\'*(n//2) + ('""' if n%2 else '"')
@@ -295,7 +295,9 @@ def _looks_swallowed(row, delimiter):
     lines = delimiter.join(row).split('\n')
     return len(lines)>2 and all(line.count(delimiter)==len(row)-1 for line in lines)
 
-def _place(path, i): return f"{path}, row {i:,}" if i else f"{path}, header"
+def _place(path, i):
+    "Name of a row in messages"
+    return f"{path}, row {i:,}" if i else f"{path}, header"
 
 def _numbered_rows(path, form, member):
     "Yield the number of each row, the line it begins in, its number of lines and its fields; blank lines are no rows"
@@ -579,46 +581,49 @@ def _warn_of_error(cell, path):
     warnings.warn(f"{path}, cell {cell.coordinate}: holds the error {cell.value}; such cells are read as empty", stacklevel=3)
 
 def _survey_sheet(sheet, path, header):
-    "Names and types of a sheet's columns, and the numbers of the row before the first of the table and of its last"
-    names = []
-    types = defaultdict(set)
-    start = None
-    last = 0
-    errors = []
+    "Names and types of the columns of a sheet, the number of the row before its first values, and that of its last row"
+    header_names = []
+    value_types = defaultdict(set)
+    header_row = None
+    last_row = 0
+    error_cells = []
     for i,row in enumerate(_sheet_rows(sheet, path), 1):
         values = [_cell_value(cell) for cell in row]
-        errors = errors or [cell for cell in row if cell.data_type=='e']
+        error_cells = error_cells or [cell for cell in row if cell.data_type=='e']
         if all(v is None for v in values): continue
-        last = i
-        if start is None:
-            start = i if header else i-1
-            names = [_cell_text(v) for v in values] if header else []
-        if i==start: continue
+        last_row = i
+        if header_row is None:
+            header_row = i if header else i-1
+            if header: header_names = [_cell_text(v) for v in values]
+        if i==header_row: continue
         for column,value in enumerate(values):
-            if value is not None: types[column].add(_cell_type(value))
-    if errors: _warn_of_error(errors[0], path)
-    width = max([*types, *(i for i,name in enumerate(names) if name)], default=-1) + 1
-    padded = (names + [None]*width)[:width]
-    kinds = [_column_type(types[i]) for i in range(width)]
-    return [name or f'column_{i}' for i,name in enumerate(padded, 1)], kinds, start, last
+            if value is not None: value_types[column].add(_cell_type(value))
+    if error_cells: _warn_of_error(error_cells[0], path)
+    named_columns = [i for i,name in enumerate(header_names) if name]
+    n_columns = max([*value_types, *named_columns], default=-1) + 1
+    padded = (header_names + [None]*n_columns)[:n_columns]
+    names = [name or f'column_{i}' for i,name in enumerate(padded, 1)]
+    types = [_column_type(value_types[i]) for i in range(n_columns)]
+    return names, types, header_row, last_row
 
 # %% ../nbs/01_tables.ipynb #7a10e00c
-def _yield_sheet(path, title, names, kinds, start, last):
-    "Yield the rows of a sheet behind number `start` as dictionaries"
+def _yield_sheet(path, title, types, header_row, last_row):
+    "Yield the rows of a sheet after `header_row` as dictionaries; `types` maps each column to its type"
     with closing(_open_workbook(path)) as book:
-        for row in islice(_sheet_rows(book[title], path), start, last):
-            values = [_cell_value(cell) for cell in row[:len(names)]]
-            values += [None]*(len(names)-len(values))
-            yield {name: _convert_cell(value, kind) for name,kind,value in zip(names, kinds, values)}
+        for row in islice(_sheet_rows(book[title], path), header_row, last_row):
+            values = [_cell_value(cell) for cell in row[:len(types)]]
+            values += [None]*(len(types)-len(values))
+            yield {name: _convert_cell(value, kind) for (name,kind),value in zip(types.items(), values)}
 
 def _open_sheet(path, sheet, header):
     "Column names, rows and types of a sheet"
     with closing(_open_workbook(path)) as book:
         chosen = _find_sheet(book, sheet, path)
         if _has_formulas(path): _check_results(path, chosen.title)
-        names,kinds,start,last = _survey_sheet(chosen, path, header)
+        names,column_types,header_row,last_row = _survey_sheet(chosen, path, header)
     names = _check_names(names, path)
-    return names, _yield_sheet(path, chosen.title, names, kinds, start, last), dict(zip(names, kinds))
+    types = dict(zip(names, column_types))
+    return names, _yield_sheet(path, chosen.title, types, header_row, last_row), types
 
 # %% ../nbs/01_tables.ipynb #01eaf3bc
 def _guard(rows, path, form=None, member='*'):
@@ -660,13 +665,13 @@ def _open_table(path, encoding, delimiter, quoting, header, sheet, suffix=None, 
 
 def read_table(
     path:str|Path, # CSV, TSV, JSON Lines, Parquet, a workbook, or text with one text in each line; text files plain or packed
-    encoding:str|None=None, # Of a text file; None takes UTF-8, or guesses with a warning
-    delimiter:str|None=None, # Of CSV and TSV; None counts in the header
-    quoting:str|None=None, # Of CSV and TSV, one of `QUOTING`; None finds it out
+    encoding:str|None=None, # Encoding of a text file; None takes UTF-8, or guesses with a warning
+    delimiter:str|None=None, # Delimiter of CSV and TSV; None detects it in the header
+    quoting:str|None=None, # Quotation marks of CSV and TSV, one of `QUOTING`; None detects them
     header:bool=True, # Whether the first row of CSV, TSV and a workbook names the columns; else they are `column_1` and so on
     suffix:str|None=None, # How to read the file; None takes `table_suffix`
-    member:str='*', # Which file inside a zip, as a glob
-    sheet:str|None=None, # Of a workbook; None takes the first, and warns if there are several
+    member:str='*', # Name of the file inside a zip, as a glob such as `*.csv`
+    sheet:str|None=None, # Sheet of a workbook; None takes the first, and warns if there are several
 ) -> tuple: # Column names, iterator of rows as dictionaries, and types: the Arrow schema of Parquet, names of Arrow types or `json` for JSON Lines and workbooks, else None
     """Rows of a table, in bounded memory
 
@@ -680,11 +685,11 @@ def read_table(
 # %% ../nbs/01_tables.ipynb #7a10e020
 def describe_format(
     path:str|Path, # Any table that is read
-    encoding:str|None=None, # Of a text file; None takes UTF-8, or guesses
-    delimiter:str|None=None, # Of CSV and TSV; None counts in the header
-    quoting:str|None=None, # Of CSV and TSV, one of `QUOTING`; None finds it out
+    encoding:str|None=None, # Encoding of a text file; None takes UTF-8, or guesses
+    delimiter:str|None=None, # Delimiter of CSV and TSV; None detects it in the header
+    quoting:str|None=None, # Quotation marks of CSV and TSV, one of `QUOTING`; None detects them
     header:bool=True, # Whether the first row names the columns
-    sheet:str|None=None, # Of a workbook; None takes the first
+    sheet:str|None=None, # Sheet of a workbook; None takes the first
 ) -> dict[str,str]: # `format`, and what else decides how it is read
     "How a table is read, in words"
     path = Path(path)
@@ -707,11 +712,11 @@ def describe_format(
 def read_rows(
     path:str|Path, # CSV, TSV, JSON Lines, Parquet, a workbook, or text with one text in each line
     text_column:str|None=None, # None takes `text`, or the only column
-    encoding:str|None=None, # Of a text file; None takes UTF-8, or guesses with a warning
-    delimiter:str|None=None, # Of CSV and TSV; None counts in the header
-    quoting:str|None=None, # Of CSV and TSV, one of `QUOTING`; None finds it out
+    encoding:str|None=None, # Encoding of a text file; None takes UTF-8, or guesses with a warning
+    delimiter:str|None=None, # Delimiter of CSV and TSV; None detects it in the header
+    quoting:str|None=None, # Quotation marks of CSV and TSV, one of `QUOTING`; None detects them
     header:bool=True, # Whether the first row of CSV, TSV and a workbook names the columns; else they are `column_1` and so on
-    sheet:str|None=None, # Of a workbook; None takes the first, and warns if there are several
+    sheet:str|None=None, # Sheet of a workbook; None takes the first, and warns if there are several
 ) -> tuple: # Column names, name of the text column, iterator of rows, the types of `read_table`, and the `TextFormat` of CSV and TSV, else None
     """Rows of a table, and which column holds their texts
 
@@ -747,8 +752,8 @@ def _write_parquet(path, names, rows, types):
     batches = batched(map(_replace_surrogates, rows), 2048)
     first = next(batches)
     decided = {field.name: field for field in _arrow_fields(types)}
-    inferred = {name: pa.array([row.get(name) for row in first]).type for name in names if name not in decided}
-    schema = pa.schema([decided.get(name) or pa.field(name, inferred[name]) for name in names])
+    def infer(name): return pa.field(name, pa.array([row.get(name) for row in first]).type)
+    schema = pa.schema([decided.get(name) or infer(name) for name in names])
     with pq.ParquetWriter(path, schema) as writer:
         for batch in chain([first], batches): writer.write_table(pa.Table.from_pylist(batch, schema))
 
@@ -771,23 +776,23 @@ def _plan_output(path, form, format):
     "The suffix that decides how a result is written, and the format of CSV and TSV: as named, or as the source has it"
     if format not in (None, *FORMATS):
         raise InputError(f"the format is {format!r}, expected one of {', '.join(FORMATS)}", option='format')
-    suffix,named = FORMATS[format] if format else (path.suffix.lower(), None)
+    suffix,named_form = FORMATS[format] if format else (path.suffix.lower(), None)
     if suffix not in TABLES: raise InputError(f"{path.name} ends in {suffix!r}, expected {', '.join(TABLES)} for the result")
-    own = TextFormat('utf-8', '\t' if suffix=='.tsv' else ',')
-    if named or not form: return suffix, named or own
+    default = TextFormat('utf-8', '\t' if suffix=='.tsv' else ',')
+    if named_form or not form: return suffix, named_form or default
     keeps_delimiter = form.delimiter=='\t' if suffix=='.tsv' else form.delimiter!='\t'
-    return suffix, form if keeps_delimiter else replace(own, decimal=form.decimal)
+    return suffix, form if keeps_delimiter else replace(default, decimal=form.decimal)
 
 def _escape_marks(field, delimiter):
-    "A field in marks where it needs them, with a backslash before each mark inside, as Spark writes it"
+    "A field in quotation marks where it needs them, with a backslash before each one inside, as Spark writes it"
     if not re.search(f'["\r\n{re.escape(delimiter)}]', field): return field
     return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1]*2 + ('\\"' if m[2] else ''), field) + '"'
 
 def _line_writer(f, form):
     "A function that writes the fields of one row"
     if form.quoting in (None, 'double'): return csv.writer(f, delimiter=form.delimiter).writerow
-    def mark(field): return field if form.quoting=='none' else _escape_marks(field, form.delimiter)
-    def write_line(fields): f.write(form.delimiter.join(mark(field) for field in fields) + form.line_end)
+    def quote(field): return field if form.quoting=='none' else _escape_marks(field, form.delimiter)
+    def write_line(fields): f.write(form.delimiter.join(quote(field) for field in fields) + form.line_end)
     return write_line
 
 def _field(value, decimal):
@@ -811,15 +816,23 @@ def _escape_cell(text):
     "A text with `_xHHHH_` for what XML cannot hold (ECMA-376, part 1, section 22.9.2.19)"
     return re.sub('[\0-\x08\x0b-\x1f\ufffe\uffff]|_(?=x[0-9a-fA-F]{4}_)', lambda m: f'_x{ord(m[0]):04X}_', text)
 
-def _to_cell(value, cell_class, sheet, place):
-    "What is written for a value: a text as a text, whatever it looks like"
-    if isinstance(value, float) and value!=value: return None
-    is_number = isinstance(value, int) and abs(value)<10**15 or isinstance(value, float) and abs(value)<float('inf')
-    is_date = isinstance(value, date) and getattr(value, 'tzinfo', None) is None and value.year>=1900
-    if value is None or is_number or is_date: return value
+def _fits_number(value):
+    "Whether a spreadsheet keeps a number: it holds 15 digits, and nothing that is infinite"
+    if isinstance(value, float): return abs(value)<float('inf')
+    return isinstance(value, int) and abs(value)<10**15
+
+def _fits_date(value):
+    "Whether a spreadsheet keeps a date: it has no time zones, and begins with 1900"
+    return isinstance(value, date) and getattr(value, 'tzinfo', None) is None and value.year>=1900
+
+def _to_cell(value, cell_class, sheet, row_name):
+    "What is written for a value: NaN as an empty cell, a number or date that fits as it is, anything else as a text"
+    is_nan = isinstance(value, float) and value!=value
+    if value is None or is_nan: return None
+    if _fits_number(value) or _fits_date(value): return value
     text = _escape_cell(str(value))
     if len(text.encode('utf-16-le'))>2*MAX_CELL:
-        raise InputError(f"{place}: a text has {len(text):,} characters, and a cell of a workbook holds {MAX_CELL:,}: write .csv or .parquet")
+        raise InputError(f"{row_name}: a text has {len(text):,} characters, and a cell of a workbook holds {MAX_CELL:,}: write .csv or .parquet")
     cell = cell_class(sheet, text)
     cell.data_type = 's'
     return cell
@@ -842,8 +855,8 @@ def write_rows(
     path:str|Path, # CSV, TSV, JSON Lines, Parquet or workbook to write; replaced if it exists
     names:list[str], # Columns, in order; JSON Lines have those of each row
     rows:Iterable[dict], # At least one for Parquet
-    types:object, # Of the columns in Parquet: an Arrow schema, or names of Arrow types; those of `read_table`, or None
-    form:TextFormat|None=None, # Of the source: its delimiter, quotation marks and decimal sign are those of a CSV; None takes commas
+    types:object, # Types of the columns in Parquet: an Arrow schema, or names of Arrow types, as `read_table` returns them; None infers them
+    form:TextFormat|None=None, # Form of the source: its delimiter, quotation marks and decimal sign are those of a CSV; None takes commas
     format:str|None=None, # One of `FORMATS`; None goes by the suffix and the source
 ):
     "Write a table in the format of its suffix, under a temporary name until it is complete"

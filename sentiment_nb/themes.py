@@ -159,10 +159,10 @@ def pooled_graph(
 # %% ../nbs/19_themes.ipynb #b19e0015
 class Encoder(NamedTuple):
     "A session that turns token ids into pooled states"
-    name:str # Of the store
+    name:str # Name of the store
     session:ort.InferenceSession # From ids and mask to states
     output:str # Name of the states among its outputs
-    tokenizer:Tokenizer # Of the same model
+    tokenizer:Tokenizer # Tokenizer of the same model
     record:ModelRecord # Policy and length of its texts
 
 def _export_minilm(folder):
@@ -217,7 +217,9 @@ def _run_encoder(encoder, sentences):
     with ThreadPoolExecutor(count_cpus()) as pool: states = np.concatenate(list(pool.map(run, batches)))
     return states[np.argsort(np.concatenate(batches))]
 
-def _unit(rows): return rows/np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+def _unit(rows):
+    "Rows scaled to length 1"
+    return rows/np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 def embed_sentences(
     encoder:Encoder, # From `load_sentence_encoder`
@@ -231,7 +233,7 @@ def embed_sentences(
 def word_vectors(
     sentences:list[str], # Raw
     width:int=200, # Greatest number of directions
-    seed:int=0, # Of the decomposition
+    seed:int=0, # Random seed of the decomposition
 ) -> np.ndarray|None: # (n, width), rows of length one or zero; None where no word stands in several sentences
     "Sentences by their words: leading directions of TF-IDF (Deerwester et al. 1990)"
     n_least = 5 if len(sentences)>=1000 else 2
@@ -250,7 +252,7 @@ def _topic_words(sentence):
 def sentence_vectors(
     sentences:list[str], # Raw
     encoder:Encoder|None=None, # From `load_sentence_encoder`; None: words alone
-    seed:int=0, # Of the decomposition
+    seed:int=0, # Random seed of the decomposition
 ) -> np.ndarray: # (n, width)
     "What sentences are grouped by: centred states beside words, mentions and links left out"
     sentences = [_topic_words(s) for s in sentences]
@@ -267,7 +269,7 @@ MAX_SAMPLE = 8000 # Sentences on which a number is chosen and stability is measu
 def fit_groups(
     vectors:np.ndarray, # From `sentence_vectors`, (n, width)
     k:int, # Number of groups
-    seed:int=0, # Of the first centres
+    seed:int=0, # Random seed of the first centres
     n_init:int=3, # Starts, of which the best counts
 ) -> KMeans: # Fitted
     "Group vectors by k-means (Arthur and Vassilvitskii 2007)"
@@ -282,7 +284,7 @@ def agreement(
     vectors:np.ndarray, # (n, width)
     k:int, # Number of groups
     splits:int=3, # Random splits, over which the mean is taken
-    seed:int=0, # Of the splits
+    seed:int=0, # Random seed of the splits
 ) -> float: # 1: the same groups; 0: as by chance
     "How far groups fitted on two halves agree about all vectors (adjusted Rand index, Hubert and Arabie 1985)"
     scores = []
@@ -294,7 +296,7 @@ def agreement(
 def choose_k(
     vectors:np.ndarray, # (n, width)
     candidates:tuple[int,...]=K_GRID, # Numbers to choose from; of few sentences only those that leave 15 to a group
-    seed:int=0, # Of the sample and the splits
+    seed:int=0, # Random seed of the sample and the splits
 ) -> tuple[int,dict[int,float]]: # The number, and the agreement of each candidate
     "The number of groups at which halves agree best (stability selection: Ben-Hur et al. 2002)"
     possible = [k for k in candidates if 15*k<=len(vectors)]
@@ -322,7 +324,7 @@ def group_stability(
     groups:np.ndarray, # Group of each, (n,)
     k:int, # Number of groups
     repeats:int=4, # Other seeds, and random halves, two of each split
-    seed:int=0, # Of all of them
+    seed:int=0, # Random seed of all steps
 ) -> tuple[np.ndarray,np.ndarray]: # Of each group under other seeds and on halves, 0 to 1, (k,) each
     "Clusterwise stability under seeds and halves (Hennig 2007, doi:10.1016/j.csda.2006.11.025)"
     rows = np.random.default_rng(seed).permutation(len(vectors))[:MAX_SAMPLE]
@@ -330,10 +332,11 @@ def group_stability(
     groups = groups[rows]
     under_seeds = []
     on_halves = []
+    def matches(learned, fit_seed): return best_matches(groups, fit_groups(learned, k, fit_seed).predict(vectors), k)
     for s in range(seed+1, seed+1+repeats):
-        under_seeds.append(best_matches(groups, fit_groups(vectors, k, s).predict(vectors), k))
-        half = _halves(len(vectors), s//2)[s%2]
-        on_halves.append(best_matches(groups, fit_groups(vectors[half], k, s).predict(vectors), k))
+        under_seeds.append(matches(vectors, s))
+        split = _halves(len(vectors), s//2)
+        on_halves.append(matches(vectors[split[s%2]], s)) # both halves of a split in turn
     return np.mean(under_seeds, 0), np.mean(on_halves, 0)
 
 # %% ../nbs/19_themes.ipynb #b19e0022
@@ -376,8 +379,12 @@ def phrase_scores(
     return log_odds({g: dict(zip(names, counts[g])) for g in range(k)}, prior)
 
 # %% ../nbs/19_themes.ipynb #b19e0025
-def _stems(phrase): return {w.removesuffix('s') for w in phrase.split()} # seat and seats say the same
-def _is_part(short, long): return short!=long and f' {short} ' in f' {long} '
+def _stems(phrase):
+    "Words of a phrase without a plural s: seat and seats are the same"
+    return {w.removesuffix('s') for w in phrase.split()} # seat and seats say the same
+def _is_part(short, long):
+    "Whether a shorter phrase is part of a longer one"
+    return short!=long and f' {short} ' in f' {long} '
 
 def pick_phrases(
     z:pd.Series, # Phrases and their scores in one group
@@ -417,7 +424,7 @@ def _aspect_pattern(words):
 
 def match_aspect(
     sentences:list[str], # Raw
-    words:list[str], # Of the aspect
+    words:list[str], # Words of the aspect
 ) -> np.ndarray: # Whether each sentence has one of them, (n,)
     "Which sentences mention an aspect"
     pattern = _aspect_pattern(words)
@@ -431,7 +438,9 @@ def _share_row(group, hits, members):
     low,high = map(float, wilson_interval(share, n))
     return dict(group=group, n=n, texts=int(hits[members].sum()), share=share, low=low, high=high)
 
-def _as_estimate(row): return Estimate(row['share'], row['n'], row['n'], 'labels', np.zeros(1))
+def _as_estimate(row):
+    "A share as an estimate from labels, as `difference_interval` takes it"
+    return Estimate(row['share'], row['n'], row['n'], 'labels', np.zeros(1))
 
 def _without(group, hits):
     "The share of all texts but those of a row"
@@ -453,7 +462,7 @@ def theme_trend(
 def theme_shares(
     hits:np.ndarray, # Whether each text counts for the theme, (n_texts,)
     columns:dict[str,pd.Series]|None=None, # From `group_columns`
-    period:str|None=None, # Which of them holds periods
+    period:str|None=None, # Column that holds the periods
 ) -> dict: # `share`, `low`, `high` of all texts; `groups`: the same for each value; `trend`
     "Share of the texts that count for a theme: of all, by group, by period"
     columns = {c: v.reset_index(drop=True) for c,v in (columns or {}).items()}
@@ -466,7 +475,7 @@ def theme_shares(
 # %% ../nbs/19_themes.ipynb #b19e002e
 def find_associations(
     theme:dict, # From `theme_shares`
-    hits:np.ndarray, # As there
+    hits:np.ndarray, # Whether each text counts for the theme, (n_texts,)
     period:str|None=None, # The column of periods, which is left to the trend
     n_themes:int=1, # Themes that are looked at together
 ) -> list[dict]: # `group`, `difference`, `low`, `high`, the largest difference first
@@ -498,7 +507,7 @@ def _long_first(texts, order, n=60):
     return [i for i,long in zip(first, is_long) if long] + [i for i,long in zip(first, is_long) if not long]
 
 def pick_quotes(
-    sentences:Sentences, # Of one label
+    sentences:Sentences, # Sentences of one label
     order:np.ndarray, # Their positions, the best first
     rows:np.ndarray, # Number of each text in its table, (n_texts,)
     n:int=3, # Quotes to pick
@@ -533,7 +542,7 @@ def _group_order(vectors, model):
 
 class _Context(NamedTuple):
     "What all themes of a table are made from"
-    sentences:Sentences # Of the label
+    sentences:Sentences # Sentences of the label
     n_texts:int
     rows:np.ndarray # Number of each text in its table
     columns:dict
@@ -555,12 +564,13 @@ def _name_groups(sentences, groups, k, others):
     if k>1:
         scores = phrase_scores(sentences, groups, k)
         return [list(map(mask_text, pick_phrases(scores[g], 5))) for g in range(k)]
-    texts = sentences + others
-    both = phrase_scores(texts, np.array([0]*len(sentences) + [1]*len(others)), 2) if others else None
-    return [pick_phrases(both[0], 5) if both is not None else ['all']]
+    if not others: return [['all']]
+    is_other = np.array([0]*len(sentences) + [1]*len(others))
+    scores = phrase_scores(sentences + others, is_other, 2)
+    return [pick_phrases(scores[0], 5)]
 
 # %% ../nbs/19_themes.ipynb #b19e0035
-def _found_themes(context, vectors, others, k, seed, n_aspects):
+def _kmeans_themes(context, vectors, others, k, seed, n_aspects):
     "The themes that k-means finds, the most frequent first"
     model = fit_groups(vectors, k, seed)
     groups,orders = _group_order(vectors, model)
@@ -597,12 +607,12 @@ def find_themes(
     model:str|Path, # Model folder that scores the sentences, best the one that scored the table
     label:str='negative', # Class whose sentences are grouped
     columns:dict[str,pd.Series]|None=None, # From `group_columns`
-    period:str|None=None, # Which of them holds periods
+    period:str|None=None, # Column that holds the periods
     aspects:dict[str,list[str]]|None=None, # From `parse_aspects`
     k:int|None=None, # Number of themes; None takes that of `choose_k`
-    encoder:str|Path='minilm', # Of `load_sentence_encoder`
+    encoder:str|Path='minilm', # Name or folder of the sentence encoder, see `load_sentence_encoder`
     text_column:str='text', # Column with the texts
-    seed:int=0, # Of everything random
+    seed:int=0, # Random seed of everything that is drawn
 ) -> dict: # `themes` and `aspects`, lists of dictionaries, and what they were made from
     """What the texts of one label are about
 
@@ -629,22 +639,22 @@ def find_themes(
     about = dict(label=label, texts=len(texts), texts_of_label=n_label, sentences=len(chosen.texts))
     about |= dict(k=k, k_agreement=scores)
     return about | dict(encoder=str(encoder) if str(encoder) in ('minilm','words') else Path(encoder).name, seed=seed,
-        themes=_found_themes(context, vectors, others, k, seed, len(aspects or {})),
+        themes=_kmeans_themes(context, vectors, others, k, seed, len(aspects or {})),
         aspects=_named_aspects(context, aspects or {}, chosen.probs[:,predictor.record.labels.index(label)], k))
 
 # %% ../nbs/19_themes.ipynb #b19e003b
 def describe_trend(
-    trend:dict, # Of a theme
+    trend:dict, # Trend of a theme
 ) -> str: # Some words
     "Say in words how the last period differs from those before"
     difference,low,high = (100*trend[k] for k in ('difference','low','high'))
     interval = f"[{low:+.1f}, {high:+.1f}]"
     if low>0: return f"{trend['period']}: {difference:.1f} points more than before {interval}"
     if high<0: return f"{trend['period']}: {-difference:.1f} points less than before {interval}"
-    return f"{trend['period']}: no change that can be told {interval}"
+    return f"{trend['period']}: no significant change {interval}"
 
 def describe_associations(
-    associations:list[dict], # Of a theme, `goes_with`
+    associations:list[dict], # Associations of a theme, `goes_with`
 ) -> str: # Some words; empty for none
     "Say in words what a theme goes with"
     parts = []
@@ -654,7 +664,7 @@ def describe_associations(
     return f"goes with {'; '.join(parts)}" if parts else ''
 
 def describe_stability(
-    theme:dict, # Of `find_themes`
+    theme:dict, # One theme from `find_themes`
 ) -> str: # Some words; empty for an aspect
     "Say in words how far a theme can be relied on"
     if 'stable' not in theme: return ''

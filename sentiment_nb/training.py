@@ -94,7 +94,7 @@ def _clean_texts(ds, policy):
     return [clean_text(t, policy) for t in ds['text'][:]]
 
 def tokenize(
-    ds:Dataset, # With `text` and `label`
+    ds:Dataset, # Rows with `text` and `label`
     tokenizer:PreTrainedTokenizerBase, # A fast transformers tokenizer
     record:ModelRecord, # Gives policy, max_length and truncation
 ) -> Dataset: # `input_ids` and `labels`
@@ -230,7 +230,7 @@ def make_arguments(
     learning_rate:float=2e-5, # The highest of the schedule
     epochs:float=3, # Passes over the training texts
     batch_size:int=32, # Texts per step
-    seed:int=42, # Of the order
+    seed:int=42, # Random seed of the order
     report_to:str='none', # A tracker that transformers knows
     bf16:bool=False, # Matrix products in bfloat16
 ) -> TrainingArguments: # What `Trainer` takes
@@ -356,7 +356,7 @@ Not meant for decisions about persons (work, credit, health, moderation without 
 ''' # The model card, `README.md` of a model folder
 
 def format_model_card(
-    name:str, # Of the model, the card's title
+    name:str, # Name of the model, the title of the card
     metadata:dict, # Front matter for the hub: `library_name`, `pipeline_tag`, `tags`
     about:str, # How the model was made, and its validation scores; Markdown
     sections:str='', # Further sections in Markdown, each with its heading, before the limits
@@ -382,8 +382,8 @@ def _describe_training(record, rows):
 
 def finish_model_folder(
     folder:Path, # Holds the weights already; nothing in it may change afterwards
-    record:ModelRecord, # With validation scores; the package versions are added
-    name:str, # Of the model, the card's title
+    record:ModelRecord, # Record with validation scores; the package versions are added
+    name:str, # Name of the model, the title of the card
     rows:int, # Texts that it was trained on
 ):
     "Write record, card and hashes: the last steps of every training"
@@ -458,8 +458,8 @@ def _forward(net, tokenizer, ids, batch_size=64, device='cpu'):
 def save_transformer(
     folder:Path, # Written to; afterwards a model folder
     trainer:Trainer, # After `fit_trainer`
-    record:ModelRecord, # With validation scores; calibration is added
-    name:str, # Of the model, for its card
+    record:ModelRecord, # Record with validation scores; calibration is added
+    name:str, # Name of the model, for its card
     domains:list[str]|None=None, # Where each validation text comes from; each domain then counts alike in the calibration
 ):
     "Calibrate on validation and write network, tokenizer, record, card and hashes"
@@ -486,7 +486,7 @@ def train_transformer(
     policy:str='minimal', # Cleaning policy, stored with the model and used for its predictions
     limit:int|None=None, # Train on a shuffled subset of this size
     balanced:bool=False, # Make the classes of that subset equally frequent
-    seed:int=42, # Of the head, the order and the subset
+    seed:int=42, # Random seed of the head, the order and the subset
     class_weights:bool=False, # Let rare classes count more in the loss
     freeze_layers:int|None=None, # Leave the embeddings and this many of the lowest layers as they are; None trains all
     patience:int=2, # Stop after this many epochs without a better macro F1
@@ -691,7 +691,7 @@ def train_linear(
     out:str|Path='models/linear', # The model folder to write
     policy:str='minimal', # Cleaning policy, stored with the model and used for its predictions
     limit:int|None=None, # Train on a shuffled subset of this size
-    seed:int=42, # Of the subset
+    seed:int=42, # Random seed of the subset
 ) -> Path: # `out`
     "Choose the penalty on validation, refit on train and validation, save with skops"
     with atomic_folder(out) as tmp:
@@ -727,11 +727,13 @@ class PooledEncoder(torch.nn.Module):
         mean = (hidden*mask).sum(1)/mask.sum(1)
         return self.head(torch.nn.functional.normalize(mean))
 
-def probe_head(regression:LogisticRegression) -> torch.nn.Linear: # A fitted classifier; one row for each class
+def probe_head(
+    regression:LogisticRegression, # Fitted; with two classes it has one row of weights
+) -> torch.nn.Linear: # (n_features, n_classes)
     "A logistic regression of scikit-learn as a linear layer with one row for each class"
     coef = regression.coef_
     intercept = regression.intercept_
-    if len(regression.classes_)==2:
+    if len(regression.classes_)==2: # softmax of (-z/2, z/2) is the sigmoid of z
         coef = np.concatenate([-coef/2, coef/2])
         intercept = np.concatenate([-intercept/2, intercept/2])
     head = torch.nn.Linear(coef.shape[1], len(coef))
@@ -756,7 +758,7 @@ def train_linear_probe(
     truncation:str='head', # `head`, or `head+tail`
     policy:str='minimal', # Cleaning policy, stored with the model and used for its predictions
     limit:int|None=None, # Train on a shuffled subset of this size
-    seed:int=42, # Of the subset
+    seed:int=42, # Random seed of the subset
 ) -> Path: # `out`
     "Logistic regression on the mean-pooled embeddings of an encoder that is not trained (Reimers and Gurevych 2019, arXiv:1908.10084)"
     with atomic_folder(out) as tmp:
@@ -868,11 +870,11 @@ def write_classifier(
     write_checksums(folder)
 
 def import_classifier(
-    model:str|Path, # As in `write_classifier`
+    model:str|Path, # Folder or hub id of the classifier, see `write_classifier`
     out:str|Path, # The model folder to write; an earlier one is replaced
-    labels:dict[str,str]|None=None, # As in `write_classifier`
-    data:str|Path|None=None, # As in `write_classifier`
-    max_length:int|None=None, # As in `write_classifier`
+    labels:dict[str,str]|None=None, # Label mapping, see `write_classifier`
+    data:str|Path|None=None, # Prepared data for the calibration, see `write_classifier`
+    max_length:int|None=None, # Tokens kept of each text, see `write_classifier`
 ) -> Path: # `out`
     "`write_classifier` into `out`, whole or not at all"
     resolve_encoder(model, f'Give {LOCAL_ENCODER}.') # before anything is created
@@ -919,7 +921,7 @@ def train_quickstart(
     on_step:Callable[[str],None]=lambda line: None, # Called with a line before each step
     source:str|Path='tweets', # A source of `load_source`
     model:str|Path='minilm', # An encoder of `train_transformer`
-    rows:int|None=None, # Of each split of the source; None: all
+    rows:int|None=None, # Rows of each split of the source; None takes all
     exclude:str|Path|None=None, # A table or source whose texts must not be trained on
 ) -> Path: # `out`
     "Prepare the tweets, train the linear model and the frozen probe, and fine-tune MiniLM on 10,000 texts"
@@ -965,7 +967,7 @@ class Quickstart:
 def quickstart_root(
     source:str|Path='tweets', # A source of `load_source`
     model:str|Path='minilm', # An encoder of `train_transformer`
-    rows:int|None=None, # Of each split of the source; None: all
+    rows:int|None=None, # Rows of each split of the source; None takes all
 ) -> Path: # It need not exist
     "Folder of the quickstart's models in the cache, one for each package version and choice of source, model and rows"
     if Path(source).is_file(): source = f'{Path(source).name}-{sha256_file(source)[:12]}' # known by its content
@@ -976,7 +978,7 @@ def quickstart_root(
 def load_quickstart(
     source:str|Path='tweets', # A source of `load_source`
     model:str|Path='minilm', # An encoder of `train_transformer`
-    rows:int|None=None, # Of each split of the source; None: all
+    rows:int|None=None, # Rows of each split of the source; None takes all
 ) -> Quickstart: # Trained first if it is not in the cache
     """The quickstart's models from the cache
 
