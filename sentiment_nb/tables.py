@@ -866,7 +866,7 @@ def result_columns(
     labels:list[str], # Classes of the model
 ) -> list[str]: # None of `names`
     "Columns for the predictions, with `predicted_` before a name that is taken"
-    columns = ['label', 'confidence', 'uncertain', *(f'prob_{n}' for n in labels)]
+    columns = ['label', 'confidence', 'uncertain', 'truncated', *(f'prob_{n}' for n in labels)]
     return [_free_name(c, names) for c in columns]
 
 # %% ../nbs/01_tables.ipynb #dadcbf4e

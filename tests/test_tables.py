@@ -430,6 +430,32 @@ def test_a_survey_in_excel(cli, model, workdir):
     done = cli('share', 'scored.xlsx', '--json')
     assert done.code==0 and 'positive' in done.out
 
+# What comes along
+
+@pytest.mark.parametrize('out', ['out.csv', 'out.jsonl', 'out.parquet', 'out.xlsx'])
+def test_columns_that_come_along(out, cli, model, workdir):
+    "In every format, with a label of the table's own or without"
+    from sentiment_nb.tables import read_table
+    (workdir/'a.jsonl').write_text('{"id": 7, "text": "fine", "label": 5, "x": {"y": 1}}\n{"text": "dull", "label": 1}\n')
+    command = ['predict', '--model', model, '--file', 'a.jsonl', '--out', out]
+    new = ['label', 'confidence', 'uncertain', 'truncated', 'prob_negative', 'prob_positive']
+    for columns,names in (('id', ['id', *new]), ('label,text', ['label', 'text', 'predicted_label', *new[1:]]), ('', new)):
+        assert cli(*command, '--columns', columns).code==0
+        assert list(next(read_table(out)[1]))==names
+
+def test_a_column_that_is_not_there(refuses, model, workdir):
+    (workdir/'a.csv').write_text('text,"one, two"\nfine,1\n')
+    command = ['predict', '--model', model, '--file', 'a.csv', '--out', 'out.csv', '--columns']
+    refuses([*command, 'text,user'], "'user'", "'text', 'one, two'", '(--columns)')
+
+def test_texts_that_are_longer_than_a_model_reads(cli, tiny, workdir):
+    "Their rows say so, and one line counts them; a row without a text has no answer"
+    (workdir/'a.csv').write_text('text\nfine\n' + 'not bad at all '*50 + '\n""\n')
+    done = cli('predict', '--model', tiny.model, '--file', 'a.csv', '--out', 'out.jsonl')
+    rows = [json.loads(line) for line in (workdir/'out.jsonl').read_text().splitlines()]
+    assert [row['truncated'] for row in rows]==[False, True, None]
+    assert done.err.count('1 of 3 texts are longer than the model reads')==1
+
 # The result as its input
 
 def test_the_result_is_written_like_its_input(cli, model, workdir):
