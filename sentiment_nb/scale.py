@@ -10,17 +10,17 @@ __all__ = ['MANIFEST', 'PART_ROWS', 'InputFile', 'find_files', 'Manifest', 'desc
 
 # %% ../nbs/23_scale.ipynb #5ca1e003
 import errno, glob, io, json, os, re, shutil, sys, time, warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from urllib.parse import urlsplit
 from filelock import FileLock
 from tqdm import tqdm
 from . import __version__
-from .core import InputError, acquire_lock, batched, cache_dir, check_positive, check_replaceable
+from .core import InputError, acquire_lock, cache_dir, check_positive, check_replaceable
 from .core import sha256_file, write_json, write_text
 from .inference import predict_rows, result_types
 from .tables import FORMATS, PACKED, READ_ONLY, TABLES, open_bytes, read_rows
@@ -538,12 +538,21 @@ def _keep_columns(rows, names):
     "Yield rows with these columns alone, where they have them"
     for row in rows: yield {name: row[name] for name in names if name in row}
 
-def _count_truncated(rows, columns, counts):
-    "Yield rows, and count the truncated texts; `columns` are those of the prediction"
-    _,_,_,truncated,*_ = columns
+def _count(rows, columns, counts):
+    "Yield rows, and count them, those without an answer and the truncated texts; `columns` are those of the prediction"
+    label,_,_,truncated,*_ = columns
     for row in rows:
-        counts['truncated'] += bool(row[truncated])
+        counts['rows'] += 1
+        counts['empty'] += row[label] is None
+        counts['truncated'] += row[truncated] is True
         yield row
+
+def _parts(rows, size):
+    "Yield the rows of each part, which are read as they are asked for; those that nobody asks for are passed over"
+    for first in rows:
+        part = chain([first], islice(rows, size-1))
+        yield part
+        deque(part, maxlen=0)
 
 def _predict_part(run, table, file, part, chunk):
     "Predict the rows of a part, write it, and note it"
@@ -553,15 +562,15 @@ def _predict_part(run, table, file, part, chunk):
     first = part*run.work.part_rows + 1
     predicted = predict_rows(run.predictor, run.count(chunk), table.names, table.column, table.name, first)
     counts = Counter()
-    rows = _count_truncated(predicted, columns, counts)
+    rows = _count(predicted, columns, counts)
     if run.work.columns is not None: rows = _keep_columns(rows, table.names + columns)
     with _explain_types(table.name, run.work.suffix):
         write_rows(path, table.names + columns, rows, run.types(table, columns), *run.layout(table))
     _sync(path)
-    n_empty = sum(row.get(table.column) is None or not str(row[table.column]).strip() for row in chunk)
-    run.manifest.append({'part': [file, part], 'rows': len(chunk), 'empty': n_empty, 'truncated': counts['truncated'],
-        'bytes': path.stat().st_size, 'seconds': round(time.perf_counter()-start, 3)})
-    run.rows += len(chunk)
+    numbers = {name: counts[name] for name in ('rows','empty','truncated')}
+    run.manifest.append({'part': [file, part], **numbers, 'bytes': path.stat().st_size,
+        'seconds': round(time.perf_counter()-start, 3)})
+    run.rows += counts['rows']
     run.report(run.rows, run.total)
 
 def _header(run, table, columns):
@@ -588,7 +597,7 @@ def _predict_table(run, file, name, path):
     table = _Table(name, kept, column, types, form)
     _check_columns(run, table, kept + result_columns(kept, run.predictor.record.labels))
     n = 0
-    for chunk in batched(rows, run.work.part_rows):
+    for chunk in _parts(iter(rows), run.work.part_rows):
         if run.work.takes(file, n) and not run.is_finished(file, n): _predict_part(run, table, file, n, chunk)
         n += 1
     run.manifest.append({'file': file, 'parts': n})

@@ -10,6 +10,7 @@ from configparser import ConfigParser
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from execnb.nbio import read_nb
