@@ -668,7 +668,8 @@ def _write_csv(table, names, path):
     import pyarrow as pa, pyarrow.csv
     labels = pa.array([names[i] for i in table['label'].to_pylist()])
     column = table.column_names.index('label')
-    pyarrow.csv.write_csv(table.set_column(column, 'label', labels), path)
+    try: pyarrow.csv.write_csv(table.set_column(column, 'label', labels), path)
+    except pa.ArrowInvalid as e: raise InputError(f"a column cannot be written as CSV ({e}): take Parquet", option='format') from None
 
 def _write_parquet(table, label, path):
     "Write a Parquet file with the features that `datasets` reads back"

@@ -34,7 +34,11 @@ def parse_labels(
     if not all(spelling for spelling,_,_ in pairs): raise InputError(
         f"labels is {labels!r}, expected SPELLING=CLASS pairs with commas between them, "
         "for instance 1=negative,5=positive")
-    return {spelling.strip(): label.strip() for spelling,_,label in pairs}
+    names = {}
+    for spelling,_,label in pairs:
+        if names.setdefault(spelling.strip(), label.strip())!=label.strip():
+            raise InputError(f"labels is {labels!r}, which calls {spelling.strip()!r} two things: name each label once")
+    return names
 
 def parse_names(
     names:str|None, # `id,date`; put a name that has a comma in double quotes
@@ -70,8 +74,9 @@ def _example_lines(folder):
     from sentiment_nb.data import load_prepared
     train = load_prepared(folder)['train']
     labels = train['label'][:]
+    texts = train['text']
     for i,name in enumerate(train.features['label'].names):
-        yield f"{name:<11}for example {_one_line(train[labels.index(i)]['text'])}"
+        yield f"{name:<11}for example {_one_line(texts[labels.index(i)])}"
 
 # %% ../nbs/29_cli.ipynb #29c0a001
 def _label_lines(survey):
@@ -236,6 +241,10 @@ def evaluate(
     text_column:str|None=None, # Of a table: name of the text column
     label_column:str|None=None, # Of a table: name of the label column
     labels:str|None=None, # Of a table: label mapping, for instance 1=negative,5=positive
+    encoding:str|None=None, # Of a table that is a text file; detected by default
+    delimiter:str|None=None, # Of a table: CSV; detected by default
+    quoting:str|None=None, # Quotation marks of a CSV file: double, backslash or none, as for prepare; detected by default
+    header:bool=True, # Whether a CSV file or a sheet begins with the names of its columns
     sheet:str|None=None, # Of an Excel workbook: its sheet; the first by default
     spreadsheet:bool=False, # In the CSV files, escape texts that a spreadsheet would run as a formula
     json:bool=False, # Print the metrics as JSON and nothing else
@@ -250,7 +259,8 @@ def evaluate(
         metrics = evaluate_model(predictor, data, split, limit, loaded, report, spreadsheet)
         if not limit: update_model_card(folder, metrics, predictor.record) # does nothing unless these are all test texts of the model's own data
     else:
-        columns = dict(text_column=text_column, label_column=label_column, labels=parse_labels(labels), sheet=sheet)
+        columns = dict(text_column=text_column, label_column=label_column, labels=parse_labels(labels))
+        columns |= dict(encoding=encoding, delimiter=delimiter, quoting=quoting, header=header, sheet=sheet)
         slices = [c.strip() for c in by.split(',')] if by else None
         metrics = evaluate_file(predictor, data, slices, limit, loaded, report, spreadsheet, **columns)
     if json: return print(_dumps(metrics))
@@ -267,13 +277,18 @@ def suspects(
     text_column:str|None=None, # Name of the text column
     label_column:str|None=None, # Name of the label column
     labels:str|None=None, # Label mapping, for instance 1=negative,5=positive
+    encoding:str|None=None, # Of a text file; detected by default
+    delimiter:str|None=None, # Of a CSV file; detected by default
+    quoting:str|None=None, # Quotation marks of a CSV file: double, backslash or none, as for prepare; detected by default
+    header:bool=True, # Whether a CSV file or a sheet begins with the names of its columns
     sheet:str|None=None, # Sheet of an Excel workbook; the first by default
 ):
     "List the labels of a table that look wrong, the most suspect first"
     from sentiment_nb.evaluation_report import find_suspects
     from sentiment_nb.tables import write_rows
     predictor = Predictor(find_model(model))
-    table = find_suspects(predictor, data, text_column, label_column, parse_labels(labels), sheet)
+    form = dict(encoding=encoding, delimiter=delimiter, quoting=quoting, header=header, sheet=sheet)
+    table = find_suspects(predictor, data, text_column, label_column, parse_labels(labels), **form)
     print(f"{'row':>7}  {'label':<9}{'model':<9}probability of the label, text")
     for row,text,label,predicted,quality in table.head(n).itertuples(index=False):
         print(f"{row:>7,}  {label:<9}{predicted:<9}{quality:.2f}  {' '.join(text.split())[:80]}")
@@ -289,6 +304,11 @@ def adapt(
     text_column:str|None=None, # Name of the text column
     label_column:str|None=None, # Name of the label column
     labels:str|None=None, # Label mapping, for instance 1=negative,5=positive
+    encoding:str|None=None, # Of a text file; detected by default
+    delimiter:str|None=None, # Of a CSV file; detected by default
+    quoting:str|None=None, # Quotation marks of a CSV file: double, backslash or none, as for prepare; detected by default
+    header:bool=True, # Whether a CSV file or a sheet begins with the names of its columns
+    sheet:str|None=None, # Sheet of an Excel workbook; the first by default
     group_column:str|None=None, # What goes together, as an author or a thread, and is held out together
     candidates:str='probe,ngrams', # What to try beside the unchanged model; finetuned takes minutes. Commas between them
     general:str='general', # Texts for the n-grams to learn from too: a source, or a folder of prepared data
@@ -300,6 +320,7 @@ def adapt(
     names = tuple(c.strip() for c in candidates.split(',') if c.strip())
     columns = dict(text_column=text_column, label_column=label_column, group_column=group_column)
     columns['labels'] = parse_labels(labels)
+    columns |= dict(encoding=encoding, delimiter=delimiter, quoting=quoting, header=header, sheet=sheet)
     def print_step(line): print(line, file=sys.stderr)
     settings = dict(candidates=names, general=general, seed=seed, on_step=print_step)
     report = adapt_model(model, file, out, **settings, **columns)

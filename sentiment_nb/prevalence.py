@@ -481,8 +481,10 @@ def _to_number(values):
 
 def _read_frame(path):
     "A table as a frame"
-    _,rows,_ = read_table(path)
-    return pd.DataFrame(list(rows))
+    try: return pd.DataFrame(list(read_table(path)[1]))
+    except InputError as e:
+        if e.option!='quoting': raise
+        raise InputError(f"{e}; what `predict` wrote with other marks is read when it is written with --format jsonl") from None
 
 def _prob_columns(columns):
     "Class to the column of its probabilities: the last with its name, since `predict` adds its own behind"

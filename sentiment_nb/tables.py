@@ -437,6 +437,8 @@ def _explain_errors(path, form=None, member='*'):
         raise InputError(f"{path} cannot be read ({e}): name its encoding", option='encoding') from None
     except (EOFError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile) as e:
         raise InputError(f"{path} cannot be unpacked ({e}): fetch it again") from None
+    except OverflowError as e:
+        raise InputError(f"{path} holds a value that Python does not ({e}): leave its column out, or write it as text") from None
     except OSError as e:
         if isinstance(e, FileNotFoundError): raise InputError(f"{path} does not exist: check the path") from None
         raise InputError(f"{path} cannot be read ({e.strerror or e}): check the file") from None

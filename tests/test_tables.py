@@ -35,7 +35,7 @@ def prepared(cli, workdir):
         (workdir/name).write_bytes(content)
         done = cli('prepare', name, '--out', 'out', *args)
         assert done.code==0, done.err
-        rows = sum((pq.read_table(workdir/'out'/f'{s}.parquet').to_pylist() for s in SPLITS), [])
+        rows = sum((pq.read_table(workdir/'out'/f'{s}.parquet', columns=['text','label']).to_pylist() for s in SPLITS), [])
         classes = json.loads((workdir/'out'/'prepared.json').read_text())['classes']
         return {r['text']: classes[r['label']] for r in rows}, done
     return run
@@ -184,6 +184,21 @@ def test_types_that_need_another_form(format, cli, workdir):
     row = load_prepared('out')['train'][0]
     assert json.loads(row['user'])=={'city': 'x', 'tags': ['a']} and json.loads(row['meta'])=={'a': '1'}
 
+def parquet(**columns):
+    f = io.BytesIO()
+    pq.write_table(pa.table(columns), f)
+    return f.getvalue()
+
+def test_values_that_no_format_holds(prepared, both_refuse, refuses, model, workdir):
+    "Bytes that are no text, and a date behind the year 9999: refused in a line where they cannot be carried"
+    texts, labels = map(list, zip(*ROWS))
+    both_refuse('a.parquet', parquet(text=[b'\xff' + t.encode() for t in texts], label=labels), 'text')
+    assert len(prepared('b.parquet', parquet(text=texts, label=labels, x=[b'\xff']*100))[0])==100
+    refuses(['prepare', 'b.parquet', '--format', 'csv', '--out', 'new'], 'CSV', '(--format)')
+    late = pa.array([253_402_300_800_000]*100, pa.timestamp('ms'))
+    assert len(prepared('c.parquet', parquet(text=texts, label=labels, x=late))[0])==100
+    refuses(['predict', '--model', model, '--file', 'c.parquet', '--out', 'out.csv'], 'c.parquet', 'leave its column out')
+
 def with_latin1(rows):
     good = [('“Très” bien 😍 à Ávila', 'positive'), *rows]
     return table(good) + 'café trop cher,negative\n'.encode('latin-1')
@@ -264,6 +279,20 @@ def test_incomplete_scales_are_asked_for(ends, classes, refuses, cli, workdir):
     for mapping in (filled, filled[::-1]):
         assert cli('prepare', 'a.csv', '--labels', ','.join(mapping), '--out', 'out').code==0
 
+@pytest.mark.parametrize('mapping', ['1=negative,5=positive,1=positive', '1=negative,5=positive,1.0=positive'])
+def test_a_label_with_two_meanings(mapping, refuses, workdir):
+    "The last one does not win"
+    (workdir/'a.csv').write_bytes(labelled({'negative': 1, 'positive': 5}))
+    refuses(['prepare', 'a.csv', '--labels', mapping, '--out', 'out'], "'1'", 'once')
+
+def test_ten_stars_are_asked_for_at_once(refuses, workdir):
+    "In their order, and all of them; a column of many values is no column of labels"
+    stars = [(t, i%10 + 1) for i,(t,_) in enumerate(ROWS)]
+    (workdir/'a.csv').write_bytes(table(stars))
+    refuses(['prepare', 'a.csv', '--out', 'out'], "--labels '1=?,2=?,3=?,4=?,5=?,6=?,7=?,8=?,9=?,10=?'")
+    (workdir/'b.csv').write_bytes(table([(t, i) for i,(t,_) in enumerate(ROWS)]))
+    refuses(['prepare', 'b.csv', '--out', 'out'], '100 different labels', '(--label-column)')
+
 def test_a_label_that_is_left_out(prepared):
     "`3=` leaves the rows labelled 3 out"
     rows = [(t, {'negative': 1, 'positive': 5}[n]) for t,n in ROWS] + [(f'so so {i}', 3) for i in range(10)]
@@ -314,6 +343,27 @@ def test_dates(cli, refuses, workdir):
     assert cli('prepare', 'iso.csv', '--by', 'time', '--out', 'out').code==0
     train, last = (pq.read_table(f'out/{s}.parquet')['date'].to_pylist() for s in ('train', 'test'))
     assert max(train)<min(last)
+
+# Further doors
+
+def test_every_command_that_suggests_an_option_has_it(cli, refuses, model, workdir):
+    "Marks that mean nothing are refused by all that read a labelled table, and read with the option that they name"
+    (workdir/'a.csv').write_bytes(table([(f'"Great" is what {t}', label) for t,label in ROWS]))
+    commands = ['evaluate', model, 'a.csv', '--out', 'report'], ['suspects', 'a.csv', '--model', model]
+    for command in commands:
+        refuses(command, 'row 1', '(--quoting)')
+        done = cli(*command, '--quoting', 'none')
+        assert done.code==0, done.err
+    refuses(['adapt', model, 'a.csv', '--out', 'm'], 'row 1', '(--quoting)')
+
+def test_scored_tables_with_marks_that_mean_nothing(predicted, refuses, cli, workdir, model):
+    "What cannot be read again says how it can be written"
+    content = table([(f'"Great" is what {t}', label) for t,label in ROWS])
+    (workdir/'a.csv').write_bytes(content)
+    command = ['predict', '--model', model, '--file', 'a.csv', '--quoting', 'none', '--out']
+    assert cli(*command, 'scored.csv').code==0
+    refuses(['share', 'scored.csv'], 'row 1', '--format jsonl')
+    assert cli(*command, 'scored.jsonl').code==0 and cli('share', 'scored.jsonl').code==0
 
 # Where things go
 
