@@ -415,6 +415,18 @@ def test_undecodable(visit, server, quickstart, tmp_path):
     v.done()
     v.no_traceback()
 
+def test_marks_that_mean_nothing(visit, server, quickstart, tmp_path):
+    "A file that is rejected for its quotation marks is read when the user says what they mean"
+    (tmp_path/'a.csv').write_bytes(b'text,id\n"Great" is what it was,7\n')
+    v = visit(server, 'file')
+    v.upload(tmp_path/'a.csv')
+    v.tab.get_by_role('combobox', name='Quotation marks').click()
+    v.tab.keyboard.type('mean nothing')
+    v.tab.keyboard.press('Enter')
+    v.predict().done()
+    assert v.download(tmp_path)[1][1][:2]==['"Great" is what it was', '7']
+    v.no_traceback()
+
 def test_stop(visit, server, quickstart, tmp_path):
     "A click ends a run within a second or two, and the page can be used as before"
     table = [['text'], *([t] for t in quickstart.texts[:4000])]

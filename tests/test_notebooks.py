@@ -193,4 +193,7 @@ def test_chapter_on_a_table_of_ones_own(path, n, tmp_path):
     from sentiment_nb.training import quickstart_root
     write_own(tmp_path/'own.csv', n)
     try: run_with(path, tmp_path, str(tmp_path/'own.csv'), None, COLUMNS)
-    finally: shutil.rmtree(quickstart_root(tmp_path/'own.csv', **COLUMNS), ignore_errors=True)
+    finally:
+        made = quickstart_root(tmp_path/'own.csv', **COLUMNS)
+        shutil.rmtree(made, ignore_errors=True)
+        Path(f'{made}.lock').unlink(missing_ok=True)
