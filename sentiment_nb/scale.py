@@ -590,6 +590,11 @@ def _check_columns(run, table, names):
     odd = sorted(set(names) ^ set(expected)) or names
     raise InputError(f"{table.name} has other columns than the files before it ({', '.join(odd[:4])}): write .jsonl, or predict it alone")
 
+def _check_unchanged(file):
+    "Reject a file of this machine that was written to while it was read: its rows may be of two versions"
+    if _is_url(file.name) or _local_file(Path(file.name))==file: return
+    raise InputError(f"{file.name} changed while it was read: predict it anew when it is complete", option='overwrite')
+
 def _predict_table(run, file, name, path):
     "Predict what is not finished of a table"
     names,column,rows,types,form = read_rows(path, **run.work.reading)
@@ -600,6 +605,7 @@ def _predict_table(run, file, name, path):
     for chunk in _parts(iter(rows), run.work.part_rows):
         if run.work.takes(file, n) and not run.is_finished(file, n): _predict_part(run, table, file, n, chunk)
         n += 1
+    _check_unchanged(run.work.files[file])
     run.manifest.append({'file': file, 'parts': n})
 
 def _predict_files(run):

@@ -374,6 +374,18 @@ def test_the_source_is_not_replaced(refuses, model, workdir):
     for out in ('a.csv', './a.csv', 'b.csv'):
         refuses(['predict', '--model', model, '--file', 'a.csv', '--out', out], 'another --out')
 
+def test_a_source_that_grows_while_it_is_read(workdir, monkeypatch, cli):
+    "By `prepare`, which reads it once; `predict` is tried in its chapter"
+    from sentiment_nb import data
+    (workdir/'a.csv').write_bytes(table())
+    def growing(path, **options):
+        yield from batches(path, **options)
+        with open(path, 'a') as f: f.write('one more,positive\n')
+    batches = data.table_batches
+    monkeypatch.setattr(data, 'table_batches', growing)
+    done = cli('prepare', 'a.csv', '--out', 'out')
+    assert done.code==2 and 'a.csv changed while it was read' in done.err and not (workdir/'out').exists()
+
 def test_a_cache_that_cannot_be_written(refuses, workdir, monkeypatch, tmp_path_factory):
     "It is named, and not the source"
     (workdir/'a.csv').write_bytes(table())
