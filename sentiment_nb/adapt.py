@@ -99,10 +99,11 @@ def read_own_texts(
     label_column:str|None=None, # None looks for a usual name
     labels:dict[str,str]|None=None, # From the file's spelling to negative, neutral, positive
     group_column:str|None=None, # Column of groups, such as authors or threads, that are never divided between folds; None: each text is its own group
+    **form, # encoding, delimiter, quoting, header and sheet of `load_source`, for a file that is read wrong without
 ) -> OwnTexts:
     "Labelled texts to learn from, each once, and those of part `test` apart"
     name = 'the table' if isinstance(source, pd.DataFrame) else Path(source).name
-    frame = _read_splits(source, text_column=text_column, label_column=label_column, labels=labels)
+    frame = _read_splits(source, text_column=text_column, label_column=label_column, labels=labels, **form)
     if group_column and group_column not in frame:
         raise InputError(f"{name} has no column {group_column!r}, only {', '.join(frame)}", option='group_column')
     part = frame['part'] if 'part' in frame else pd.Series('', index=frame.index)
@@ -667,6 +668,7 @@ def adapt_model(
     alpha:float=ALPHA, # One-sided level at which a candidate replaces the unchanged model
     seed:int=42, # Random seed of folds, draws and trainings
     on_step:Callable[[str],None]=lambda line: None, # Called with a line before each step
+    **form, # As in `read_own_texts`
 ) -> dict: # `chosen`, `n`, `scores` of `compare_candidates`, `labels_needed`, `test` of `score_test`, `dropped`, `notes`, `out`
     """Keep the candidate that is better on one's own texts, or the unchanged model, calibrated by cross-validation
 
@@ -678,7 +680,7 @@ def adapt_model(
     start = find_model(model)
     _check_options(candidates, start, out, seed)
     predictor = Predictor(start)
-    own = read_own_texts(source, text_column, label_column, labels, group_column)
+    own = read_own_texts(source, text_column, label_column, labels, group_column, **form)
     data = _data_of(own, source)
     rows = own.learn
     folds = make_folds(rows.classes, rows.groups, seed=seed)

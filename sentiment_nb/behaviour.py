@@ -21,6 +21,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy.stats import norm, t as student
 from .core import InputError, atomic_folder, check_probs, wilson_interval, write_json
+from .tables import read_table
 
 # %% ../nbs/09_behaviour.ipynb #417c8699
 TOLERANCE = .1 # How far a probability may move before an INV or DIR case fails
@@ -792,24 +793,16 @@ def check_first_minute(
 _PAIR_COLUMNS = ('Sentiment','Text','batch_id')
 
 def _read_table(path):
-    "A tab-separated file as strings; a file that cannot be read is rejected"
-    try: return pd.read_csv(path, sep='\t', dtype=str, keep_default_na=False, encoding='utf-8-sig')
-    except OSError as e:
-        raise InputError(
-            f"{path} cannot be read ({e.strerror}): "
-            "name a tab-separated file with Sentiment, Text and batch_id") from None
-    except UnicodeDecodeError: raise InputError(f"{path} is not UTF-8: save it in that encoding") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as e:
-        raise InputError(
-            f"{path} is not a table ({str(e).strip()}): "
-            "expected tabs between Sentiment, Text and batch_id") from None
+    "A tab-separated file as strings; a file that cannot be read, or in two ways, is rejected"
+    names,rows,_ = read_table(path, delimiter='\t', suffix='.tsv')
+    return pd.DataFrame(list(rows), columns=names)
 
 def _check_pair_columns(table, path):
     "Reject a table without the columns of a file of pairs"
     missing = [c for c in _PAIR_COLUMNS if c not in table]
     if missing:
         raise InputError(
-            f"{path} has no column {', '.join(missing)}, only {', '.join(table)[:100]}: "
+            f"{path} has no column {', '.join(missing)}, only {', '.join(table)[:100] or 'none'}: "
             "expected Sentiment, Text and batch_id with tabs between them")
 
 def load_pairs(

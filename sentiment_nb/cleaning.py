@@ -105,6 +105,7 @@ def mask_urls(
     mask:str='http', # What replaces each of them
 ) -> str: # The links replaced
     "Each link as one word (TweetEval: Barbieri et al. 2020)"
+    if '://' not in text and 'www.' not in text.lower(): return text # which is quicker than the expression
     return URL.sub(lambda m: mask if m['letter'] is None else mask + ' ', text)
 
 def mask_users(
@@ -179,6 +180,7 @@ _MARKUP = (strip_controls, unescape_html, strip_tags, emojis_to_words)
 
 def _unescape_plain(text):
     "Entities replaced, styled letters among what they encode made plain; cleaning again must find no entity of these"
+    if '&' not in text: return text
     unescaped = unescape_html(text)
     plain = plain_letters(unescaped)
     return plain if plain==unescaped else regex.sub(r'&(?=[#\w])', '& ', plain)
@@ -683,7 +685,8 @@ def _write_csv(table, names, path):
     import pyarrow as pa, pyarrow.csv
     labels = pa.array([names[i] for i in table['label'].to_pylist()])
     column = table.column_names.index('label')
-    pyarrow.csv.write_csv(table.set_column(column, 'label', labels), path)
+    try: pyarrow.csv.write_csv(table.set_column(column, 'label', labels), path)
+    except pa.ArrowInvalid as e: raise InputError(f"a column cannot be written as CSV ({e}): take Parquet", option='format') from None
 
 def _write_parquet(table, label, path):
     "Write a Parquet file with the features that `datasets` reads back"

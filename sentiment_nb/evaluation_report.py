@@ -721,10 +721,10 @@ def evaluate_file(
     text_column:str|None=None, # None looks for a usual name
     label_column:str|None=None, # None looks for a usual name
     labels:dict[str,str]|None=None, # From the file's spelling to negative, neutral, positive
-    sheet:str|None=None, # Sheet of a workbook; None takes the first
+    **form, # encoding, delimiter, quoting, header and sheet of `load_source`, for a file that is read wrong without
 ) -> dict: # As from `evaluate_model`; also `other_labels`, `absent` (answers that no label of the file is) and `by`
     "Scores of a model on the labelled texts of a file, which need not be prepared"
-    splits = load_source(source, text_column=text_column, label_column=label_column, labels=labels, sheet=sheet)
+    splits = load_source(source, text_column=text_column, label_column=label_column, labels=labels, **form)
     rows = _judged_rows(splits, limit)
     names = predictor.record.labels
     classes = _model_classes(rows, names)
@@ -762,10 +762,10 @@ def find_suspects(
     text_column:str|None=None, # None looks for a usual name
     label_column:str|None=None, # None looks for a usual name
     labels:dict[str,str]|None=None, # From the file's spelling to negative, neutral, positive
-    sheet:str|None=None, # Sheet of a workbook; None takes the first
+    **form, # encoding, delimiter, quoting, header and sheet of `load_source`, for a file that is read wrong without
 ) -> pd.DataFrame: # `row` (the first is 1), `text`, `label`, `predicted`, `quality` (probability of the label), the least first
     "Labelled texts in the order in which their labels deserve a second look (self-confidence: Northcutt et al. 2021; cleanlab)"
-    rows = load_source(source, text_column=text_column, label_column=label_column, labels=labels, sheet=sheet)['train']
+    rows = load_source(source, text_column=text_column, label_column=label_column, labels=labels, **form)['train']
     names = predictor.record.labels
     classes = _model_classes(rows, names)
     positions = np.flatnonzero(classes>=0)

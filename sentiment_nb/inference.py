@@ -526,7 +526,8 @@ def _row_text(row, column, place):
 
 def _prediction_values(p):
     "The values of a prediction in the order of `result_columns`"
-    return [p.label, round(p.confidence, 6), p.uncertain, *(round(v, 6) for v in p.probabilities.values())]
+    probabilities = [round(v, 6) for v in p.probabilities.values()]
+    return [p.label, round(p.confidence, 6), p.uncertain, p.truncated, *probabilities]
 
 def predict_rows(
     predictor:Predictor, # A loaded model, or a client of a service
@@ -557,12 +558,11 @@ def result_types(
     columns:list[str], # From `result_columns`
 ) -> object: # The same with the columns of the predictions: a schema, or names of Arrow types
     "Types of the columns to write: those that were read, and those of a prediction"
-    kinds = ['string','float64','bool'] + ['float64']*(len(columns)-3)
+    kinds = ['string','float64','bool','bool'] + ['float64']*(len(columns)-4)
     predicted = dict(zip(columns, kinds))
     if types is None or isinstance(types, dict): return (types or {}) | predicted
     import pyarrow as pa # of the schema, which Parquet alone has
     return pa.schema([*types, *(pa.field(name, pa.type_for_alias(kind)) for name,kind in predicted.items())])
-
 
 # %% ../nbs/14_inference.ipynb #9860a56b
 def _next_node(graph, node, matches):
@@ -982,11 +982,12 @@ def exported_quickstart(
     source:str|Path='tweets', # Data source, see `load_quickstart`
     model:str|Path='minilm', # Encoder, see `load_quickstart`
     rows:int|None=None, # Rows of each split, see `load_quickstart`
+    **columns, # Options of a file, see `load_quickstart`
 ) -> Path: # A model folder in the cache: read it, copy it, do not change it
     "The model folder of `load_quickstart` with ONNX files, exported to the cache by the first call (needs the extra `train`)"
     from sentiment_nb.data import load_prepared
     from sentiment_nb.training import load_quickstart
-    quick = load_quickstart(source, model, rows)
+    quick = load_quickstart(source, model, rows, **columns)
     out = quick.exported
     out.parent.mkdir(exist_ok=True)
     with FileLock(f'{out}.lock'):

@@ -10,16 +10,17 @@ __all__ = ['MANIFEST', 'PART_ROWS', 'InputFile', 'find_files', 'Manifest', 'desc
 
 # %% ../nbs/23_scale.ipynb #5ca1e003
 import errno, glob, io, json, os, re, shutil, sys, time, warnings
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from urllib.parse import urlsplit
 from filelock import FileLock
 from tqdm import tqdm
 from . import __version__
-from .core import InputError, acquire_lock, batched, cache_dir, check_positive, check_replaceable
+from .core import InputError, acquire_lock, cache_dir, check_positive, check_replaceable
 from .core import sha256_file, write_json, write_text
 from .inference import predict_rows, result_types
 from .tables import FORMATS, PACKED, READ_ONLY, TABLES, open_bytes, read_rows
@@ -162,7 +163,7 @@ class Manifest:
         self.head = None # what the run works on: input, model, settings
         self.columns = None # of the result
         self.header = '' # of each part, where it has one
-        self.parts = {} # by number of file and of part: rows, rows without a text, bytes and seconds
+        self.parts = {} # by number of file and of part: rows, rows without a text, truncated texts, bytes and seconds
         self.files = {} # by number of file: how many parts it has
         self.finished = False
         for record in records: self._note(record)
@@ -200,10 +201,10 @@ class Manifest:
         self.finished = True
 
     def total(self,
-        name:str, # `rows`, `empty`, `bytes` or `seconds`
+        name:str, # `rows`, `empty`, `truncated`, `bytes` or `seconds`
     ) -> float: # Over all finished parts
         "Sum over the finished parts"
-        return sum(part[name] for part in self.parts.values())
+        return sum(part.get(name, 0) for part in self.parts.values())
 
 # %% ../nbs/23_scale.ipynb #5ca1e020
 def describe_model(
@@ -274,6 +275,7 @@ class Work:
     part_rows:int=PART_ROWS # Rows of a part
     format:str|None=None # One of `sentiment_nb.tables.FORMATS`; None goes by the suffix, and a CSV is written like the one that is read
     shard:tuple[int,int]|None=None # Its number from 1 on and how many there are; None: all is done here
+    columns:list[str]|None=None # Columns of the tables that come along; None takes all
 
     @property
     def place(self) -> Path: # Where the result of this command stands when it is finished
@@ -339,6 +341,7 @@ def plan_work(
     format:str|None=None, # One of `sentiment_nb.tables.FORMATS`; None goes by the suffix or the input
     part_rows:int=PART_ROWS, # Rows of a part
     shard:str|None=None, # Shard to work on, such as 3/16
+    columns:list[str]|None=None, # Columns of the tables to keep; None keeps all
     **reading:object, # How the tables are read, as `read_rows` takes it
 ) -> Work: # Checked
     "What a command is to do"
@@ -350,7 +353,8 @@ def plan_work(
     if Path(source).is_dir() and Path(source).absolute() in place.parents:
         raise InputError(f"{out} stands in the folder that is read: choose another --out")
     _check_place(place, is_folder, files)
-    return Work(files, place, suffix, is_folder, reading, part_rows, format, parse_shard(shard))
+    kept = None if columns is None else list(dict.fromkeys(columns))
+    return Work(files, place, suffix, is_folder, reading, part_rows, format, parse_shard(shard), kept)
 
 # %% ../nbs/23_scale.ipynb #5ca1e028
 def _clear(folder):
@@ -512,7 +516,7 @@ class _Run:
 class _Table:
     "A table that is read"
     name:str # Name of the file as the user knows it
-    names:list
+    names:list # Names of the columns that are kept
     column:str
     types:object
     form:object # `TextFormat` of CSV and TSV, else None
@@ -527,20 +531,50 @@ def _explain_types(name, suffix):
         raise InputError(f"{name} cannot be written as {suffix} ({cause}): fix it, or write .jsonl") from None
 
 # %% ../nbs/23_scale.ipynb #5ca1e037
+def _check_kept(kept, names, name):
+    "The columns of a table that come along; one that it lacks is rejected"
+    if kept is None: return names
+    missing = [c for c in kept if c not in names]
+    if not missing: return kept
+    raise InputError(f"{name} has no column {missing[0]!r}, but {', '.join(map(repr, names))}: name some of these", option='columns')
+
+def _keep_columns(rows, names):
+    "Yield rows with these columns alone, where they have them"
+    for row in rows: yield {name: row[name] for name in names if name in row}
+
+def _count(rows, columns, counts):
+    "Yield rows, and count them, those without an answer and the truncated texts; `columns` are those of the prediction"
+    label,_,_,truncated,*_ = columns
+    for row in rows:
+        counts['rows'] += 1
+        counts['empty'] += row[label] is None
+        counts['truncated'] += row[truncated] is True
+        yield row
+
+def _parts(rows, size):
+    "Yield the rows of each part, which are read as they are asked for; those that nobody asks for are passed over"
+    for first in rows:
+        part = chain([first], islice(rows, size-1))
+        yield part
+        deque(part, maxlen=0)
+
 def _predict_part(run, table, file, part, chunk):
     "Predict the rows of a part, write it, and note it"
     start = time.perf_counter()
     columns = result_columns(table.names, run.predictor.record.labels)
     path = run.work.part_path(run.folder, file, part)
     first = part*run.work.part_rows + 1
-    rows = predict_rows(run.predictor, run.count(chunk), table.names, table.column, table.name, first)
+    predicted = predict_rows(run.predictor, run.count(chunk), table.names, table.column, table.name, first)
+    counts = Counter()
+    rows = _count(predicted, columns, counts)
+    if run.work.columns is not None: rows = _keep_columns(rows, table.names + columns)
     with _explain_types(table.name, run.work.suffix):
         write_rows(path, table.names + columns, rows, run.types(table, columns), *run.layout(table))
     _sync(path)
-    n_empty = sum(row.get(table.column) is None or not str(row[table.column]).strip() for row in chunk)
-    run.manifest.append({'part': [file, part], 'rows': len(chunk), 'empty': n_empty, 'bytes': path.stat().st_size,
+    numbers = {name: counts[name] for name in ('rows','empty','truncated')}
+    run.manifest.append({'part': [file, part], **numbers, 'bytes': path.stat().st_size,
         'seconds': round(time.perf_counter()-start, 3)})
-    run.rows += len(chunk)
+    run.rows += counts['rows']
     run.report(run.rows, run.total)
 
 def _header(run, table, columns):
@@ -560,15 +594,22 @@ def _check_columns(run, table, names):
     odd = sorted(set(names) ^ set(expected)) or names
     raise InputError(f"{table.name} has other columns than the files before it ({', '.join(odd[:4])}): write .jsonl, or predict it alone")
 
+def _check_unchanged(file):
+    "Reject a file of this machine that was written to while it was read: its rows may be of two versions"
+    if _is_url(file.name) or _local_file(Path(file.name))==file: return
+    raise InputError(f"{file.name} changed while it was read: predict it anew when it is complete", option='overwrite')
+
 def _predict_table(run, file, name, path):
     "Predict what is not finished of a table"
     names,column,rows,types,form = read_rows(path, **run.work.reading)
-    table = _Table(name, names, column, types, form)
-    _check_columns(run, table, names + result_columns(names, run.predictor.record.labels))
+    kept = _check_kept(run.work.columns, names, name)
+    table = _Table(name, kept, column, types, form)
+    _check_columns(run, table, kept + result_columns(kept, run.predictor.record.labels))
     n = 0
-    for chunk in batched(rows, run.work.part_rows):
+    for chunk in _parts(iter(rows), run.work.part_rows):
         if run.work.takes(file, n) and not run.is_finished(file, n): _predict_part(run, table, file, n, chunk)
         n += 1
+    _check_unchanged(run.work.files[file])
     run.manifest.append({'file': file, 'parts': n})
 
 def _predict_files(run):
@@ -677,6 +718,7 @@ def describe_work(
 ) -> dict: # As JSON has it
     "The first line of a manifest: what a result depends on"
     written = {'format': work.format, 'suffix': work.suffix, 'part_rows': work.part_rows, 'folder': work.is_folder}
+    written['columns'] = work.columns
     files = [asdict(f) for f in work.files]
     shard = work.shard and list(work.shard)
     return {'version': __version__, 'model': model, 'settings': work.reading | written, 'shard': shard, 'input': files}
@@ -731,9 +773,12 @@ def _go_on(run, source):
         note_speed(run.manifest.head['model'], run.rows-before, time.perf_counter()-start)
         _finish(run, source)
     n_empty = run.manifest.total('empty')
+    n_truncated = run.manifest.total('truncated')
     rows = run.manifest.total('rows')
     _put_result(run.folder, run.work.place, bool(run.work.is_folder or run.work.shard))
     if n_empty: warnings.warn(f"{source}: no text in {n_empty:,} of {rows:,} rows, so no answer for them", stacklevel=3)
+    if n_truncated: warnings.warn(f"{source}: {n_truncated:,} of {rows:,} texts are longer than the model reads; a part of them did not count, "
+        "as the column truncated tells", stacklevel=3)
     return rows
 
 def _finished_shard(work, head, overwrite):
@@ -761,10 +806,11 @@ def predict_file(
     format:str|None=None, # One of `sentiment_nb.tables.FORMATS`; None goes by the suffix, or in a folder by the input, and a CSV is written like the only one that is read
     part_rows:int=PART_ROWS, # Rows of a part; at most these are predicted again after a kill
     shard:str|None=None, # Shard of this process, such as 3/16; `merge_shards` joins them
+    columns:list[str]|None=None, # Columns of the tables to keep, an empty list for none; None keeps all
     overwrite:bool=False, # Discard unfinished work of other settings, and start again
     report:Callable=lambda rows, total: None, # Called every 2,048 rows with how many are finished, and about how many there will be, or None; `Progress` shows it
 ) -> int: # Rows of the result
-    """Predict every row of a file, a folder, a glob or a URL; all columns are kept. Unfinished work stands in `OUT.partial`, and the same call goes on with it
+    """Predict every row of a file, a folder, a glob or a URL; all columns are kept, or those of `columns`. Unfinished work stands in `OUT.partial`, and the same call goes on with it
 
     ```python
     >>> predict_file(predictor, 'tweets.csv', 'predicted.csv')
@@ -773,7 +819,7 @@ def predict_file(
     """
     reading = dict(text_column=text_column, encoding=encoding, delimiter=delimiter, quoting=quoting, header=header,
         sheet=sheet)
-    work = plan_work(source, out, format, part_rows, shard, **reading)
+    work = plan_work(source, out, format, part_rows, shard, columns, **reading)
     head = describe_work(work, describe_model(predictor))
     finished = _finished_shard(work, head, overwrite)
     if finished is not None: return finished

@@ -440,6 +440,8 @@ def _explain_errors(path, form=None, member='*'):
         raise InputError(f"{path} cannot be read ({e}): name its encoding", option='encoding') from None
     except (EOFError, zipfile.BadZipFile, zlib.error, gzip.BadGzipFile) as e:
         raise InputError(f"{path} cannot be unpacked ({e}): fetch it again") from None
+    except OverflowError as e:
+        raise InputError(f"{path} holds a value that Python does not ({e}): leave its column out, or write it as text") from None
     except OSError as e:
         if isinstance(e, FileNotFoundError): raise InputError(f"{path} does not exist: check the path") from None
         raise InputError(f"{path} cannot be read ({e.strerror or e}): check the file") from None
@@ -759,9 +761,9 @@ def _write_parquet(path, names, rows, types):
 
 def _dumps(value): return json.dumps(value, ensure_ascii=False, default=str)
 
-def _flatten(row):
-    "A row in which lists and objects are JSON"
-    return {k: _dumps(v) if isinstance(v, (dict, list, tuple)) else v for k,v in row.items()}
+def _flatten(value):
+    "A list or an object as JSON, other values as they are"
+    return _dumps(value) if isinstance(value, (dict, list, tuple)) else value
 
 def _write_json_lines(path, rows):
     "Write JSON Lines in UTF-8"
@@ -792,21 +794,25 @@ def _line_writer(f, form):
     "A function that writes the fields of one row"
     if form.quoting in (None, 'double'): return csv.writer(f, delimiter=form.delimiter).writerow
     def quote(field): return field if form.quoting=='none' else _escape_marks(field, form.delimiter)
-    def write_line(fields): f.write(form.delimiter.join(quote(field) for field in fields) + form.line_end)
+    def write_line(fields):
+        texts = ['' if field is None else str(field) for field in fields]
+        f.write(form.delimiter.join(map(quote, texts)) + form.line_end)
     return write_line
 
-def _field(value, decimal):
-    "A value as a field of CSV"
-    if value is None: return ''
-    text = str(value)
-    return text.replace('.', decimal) if isinstance(value, float) else text
+_NESTED = frozenset((dict, list, tuple))
+
+def _to_fields(values, decimal):
+    "The values of a row as fields of CSV: lists and objects as JSON, floats with the decimal sign"
+    if not _NESTED.isdisjoint(map(type, values)): values = [_flatten(v) for v in values]
+    if decimal=='.': return values
+    return [str(v).replace('.', decimal) if isinstance(v, float) else v for v in values]
 
 def _write_delimited(path, names, rows, form):
     "Write CSV or TSV in UTF-8"
     with open(path, 'w', encoding='utf-8', errors='replace', newline='') as f:
         write_line = _line_writer(f, form)
         write_line(names)
-        for row in map(_flatten, rows): write_line([_field(row.get(name), form.decimal) for name in names])
+        for row in rows: write_line(_to_fields([row.get(name) for name in names], form.decimal))
 
 # %% ../nbs/01_tables.ipynb #7a10e013
 MAX_CELL = 32_767 # Characters of a cell, in units of UTF-16
@@ -830,7 +836,7 @@ def _to_cell(value, cell_class, sheet, row_name):
     is_nan = isinstance(value, float) and value!=value
     if value is None or is_nan: return None
     if _fits_number(value) or _fits_date(value): return value
-    text = _escape_cell(str(value))
+    text = _escape_cell(str(_flatten(value)))
     if len(text.encode('utf-16-le'))>2*MAX_CELL:
         raise InputError(f"{row_name}: a text has {len(text):,} characters, and a cell of a workbook holds {MAX_CELL:,}: write .csv or .parquet")
     cell = cell_class(sheet, text)
@@ -844,7 +850,7 @@ def _write_workbook(path, names, rows):
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet('Sheet1')
     try:
-        for i,row in enumerate(chain([dict(zip(names, names))], map(_flatten, map(_replace_surrogates, rows)))):
+        for i,row in enumerate(chain([dict(zip(names, names))], map(_replace_surrogates, rows))):
             if i==MAX_SHEET: raise InputError(f"a sheet holds {MAX_SHEET:,} rows, and there are more: write .csv or .parquet")
             sheet.append([_to_cell(row.get(name), cell_class, sheet, f'row {i:,}') for name in names])
     finally: sheet.close()
@@ -880,7 +886,7 @@ def result_columns(
     labels:list[str], # Classes of the model
 ) -> list[str]: # None of `names`
     "Columns for the predictions, with `predicted_` before a name that is taken"
-    columns = ['label', 'confidence', 'uncertain', *(f'prob_{n}' for n in labels)]
+    columns = ['label', 'confidence', 'uncertain', 'truncated', *(f'prob_{n}' for n in labels)]
     return [_free_name(c, names) for c in columns]
 
 # %% ../nbs/01_tables.ipynb #dadcbf4e

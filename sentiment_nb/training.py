@@ -13,7 +13,7 @@ __all__ = ['MINILM_SHA256', 'HUB_IDS', 'LEARNING_RATES', 'LOCAL_ENCODER', 'OFFLI
            'train_quickstart', 'Quickstart', 'quickstart_root', 'load_quickstart']
 
 # %% ../nbs/07_training.ipynb #a6bfd7a1
-import inspect, json, re, shutil, sys, time, warnings
+import hashlib, inspect, json, re, shutil, sys, time, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -923,10 +923,11 @@ def train_quickstart(
     model:str|Path='minilm', # An encoder of `train_transformer`
     rows:int|None=None, # Rows of each split of the source; None takes all
     exclude:str|Path|None=None, # A table or source whose texts must not be trained on
+    **columns, # text_column, label_column, labels and further options of `load_source` for a file
 ) -> Path: # `out`
     "Prepare the tweets, train the linear model and the frozen probe, and fine-tune MiniLM on 10,000 texts"
     on_step(f'Splitting {source}: copies out, a fifth held out for the test')
-    prepare_data(source, data, sizes=(.1, .2), limit=rows, exclude=exclude)
+    prepare_data(source, data, sizes=(.1, .2), limit=rows, exclude=exclude, **columns)
     on_step('Training the linear baseline on every remaining text')
     train_linear(data, f'{out}-linear')
     on_step('Logistic regression on the embeddings of MiniLM as it was pretrained, for 10,000 of them')
@@ -968,17 +969,20 @@ def quickstart_root(
     source:str|Path='tweets', # A source of `load_source`
     model:str|Path='minilm', # An encoder of `train_transformer`
     rows:int|None=None, # Rows of each split of the source; None takes all
+    **columns, # Options of a file, as in `train_quickstart`
 ) -> Path: # It need not exist
-    "Folder of the quickstart's models in the cache, one for each package version and choice of source, model and rows"
+    "Folder of the quickstart's models in the cache, one for each package version and choice of source, model, rows and columns"
     if Path(source).is_file(): source = f'{Path(source).name}-{sha256_file(source)[:12]}' # known by its content
     choices = [(source, 'tweets'), (model, 'minilm'), (rows, None)]
     changed = [str(value).replace('/', '_') for value,default in choices if value!=default]
+    if columns: changed.append(hashlib.sha256(repr(sorted(columns.items())).encode()).hexdigest()[:8])
     return cache_dir()/'-'.join(['quickstart', version('sentiment_nb'), *changed])
 
 def load_quickstart(
     source:str|Path='tweets', # A source of `load_source`
     model:str|Path='minilm', # An encoder of `train_transformer`
     rows:int|None=None, # Rows of each split of the source; None takes all
+    **columns, # text_column, label_column, labels and further options of `load_source` for a file
 ) -> Quickstart: # Trained first if it is not in the cache
     """The quickstart's models from the cache
 
@@ -988,7 +992,7 @@ def load_quickstart(
     (4423, 2)
     ```
     """
-    quick = Quickstart(quickstart_root(source, model, rows))
+    quick = Quickstart(quickstart_root(source, model, rows, **columns))
     with FileLock(f'{quick.root}.lock'):
-        if not quick.model.is_dir(): train_quickstart(quick.model, quick.data, source=source, model=model, rows=rows)
+        if not quick.model.is_dir(): train_quickstart(quick.model, quick.data, source=source, model=model, rows=rows, **columns)
     return quick

@@ -167,7 +167,7 @@ def numbers(row, n_before):
 def compare(rows, table, column, predictor):
     "Every row of a download: all columns as they came, and the prediction for the text"
     before = table[0]
-    new = ['label', 'confidence', 'uncertain', *(f'prob_{n}' for n in predictor.record.labels)]
+    new = ['label', 'confidence', 'uncertain', 'truncated', *(f'prob_{n}' for n in predictor.record.labels)]
     assert rows[0]==before + [f'predicted_{n}' if n in before else n for n in new] and len(rows)==len(table)
     texts = [r[before.index(column)] for r in table[1:]]
     distinct = list(dict.fromkeys(texts))
@@ -352,7 +352,7 @@ def test_labels_of_ones_own(visit, server, quickstart, tmp_path):
     pq.write_table(pa.Table.from_pylist([dict(zip(table[0], r)) for r in table[1:]]), tmp_path/'mine.parquet')
     v = visit(server, 'file')
     v.upload(tmp_path/'mine.parquet')
-    v.tab.get_by_text('predicted_label, predicted_confidence, uncertain, prob_negative').wait_for()
+    v.tab.get_by_text('predicted_label, predicted_confidence, uncertain, truncated, prob_negative').wait_for()
     assert not v.tab.get_by_role('combobox', name='Encoding').count()
     v.predict().done()
     compare(v.download(tmp_path)[1], table, 'text', quickstart.predictor)
@@ -413,6 +413,18 @@ def test_undecodable(visit, server, quickstart, tmp_path):
     v.predict().done()
     v.leave_and_return()
     v.done()
+    v.no_traceback()
+
+def test_marks_that_mean_nothing(visit, server, quickstart, tmp_path):
+    "A file that is rejected for its quotation marks is read when the user says what they mean"
+    (tmp_path/'a.csv').write_bytes(b'text,id\n"Great" is what it was,7\n')
+    v = visit(server, 'file')
+    v.upload(tmp_path/'a.csv')
+    v.tab.get_by_role('combobox', name='Quotation marks').click()
+    v.tab.keyboard.type('mean nothing')
+    v.tab.keyboard.press('Enter')
+    v.predict().done()
+    assert v.download(tmp_path)[1][1][:2]==['"Great" is what it was', '7']
     v.no_traceback()
 
 def test_stop(visit, server, quickstart, tmp_path):

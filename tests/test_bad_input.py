@@ -528,7 +528,7 @@ def test_own_columns_are_kept(cli, tiny, workdir):
     once = predict_row('a.csv', 'b.jsonl')
     again = predict_row('b.jsonl', 'c.jsonl')
     assert again.items()>=once.items()>={'text': 'fine', 'label': '1', 'prob_negative': 'x'}.items()
-    first = ['predicted_label', 'confidence', 'uncertain', 'predicted_prob_negative', 'prob_positive']
+    first = ['predicted_label', 'confidence', 'uncertain', 'truncated', 'predicted_prob_negative', 'prob_positive']
     second = [f'predicted_{n}' for n in first]
     assert list(again)==['text', 'label', 'prob_negative', *first, *second]
     assert [again[n] for n in first]==[again[n] for n in second]
@@ -564,7 +564,7 @@ def test_hostile_rows_are_predicted(text, cli, tiny, workdir):
     (workdir/'a.csv').write_bytes(f'id,text\n1,"{text}"\n'.encode(errors='replace'))
     done = cli('predict', '--model', tiny.model, '--file', 'a.csv', '--out', 'out.csv')
     assert done.code==0, done.err
-    header = 'id,text,label,confidence,uncertain,prob_negative,prob_positive'
+    header = 'id,text,label,confidence,uncertain,truncated,prob_negative,prob_positive'
     assert (workdir/'out.csv').read_text().startswith(header), done.err
     assert ('no text in 1 of 1 rows' in done.err)==(not text.strip())
 

@@ -10,6 +10,7 @@ from configparser import ConfigParser
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from execnb.nbio import read_nb
@@ -158,10 +159,41 @@ others = [(p, 'imdb') for p in chosen] + [(p, 'sentiment140') for p in chosen if
 @pytest.mark.parametrize('path, source', others, ids=lambda v: getattr(v, 'stem', v))
 def test_chapter_on_other_texts(path, source, tmp_path):
     "The cell at the top of a chapter may be changed: 2,000 rows of another source instead of all tweets"
-    copy = shutil.copytree(root/'nbs', tmp_path/'nbs')/path.name
-    for beside in ('benchmarks','sentiment_nb'): (tmp_path/beside).symlink_to(root/beside)
+    run_with(path, tmp_path, source, 2000, {})
+
+def run_with(path, folder, source, rows, columns):
+    "Run a copy of a chapter whose cell at the top names another source"
+    copy = shutil.copytree(root/'nbs', folder/'nbs')/path.name
+    for beside in ('benchmarks','sentiment_nb'): (folder/beside).symlink_to(root/beside)
     nb = json.loads(path.read_text(encoding='utf-8'))
-    for c in nb['cells']: c['source'] = choice.sub(lambda m: f"{m[1]} = {source!r}, {'' if 'encoder' not in m[1] else repr('minilm') + ', '}2000", ''.join(c['source']))
+    def choose(m): return f"{m[1]} = {source!r}, {repr('minilm') + ', ' if 'encoder' in m[1] else ''}{rows}"
+    for c in nb['cells']:
+        chosen_source = choice.sub(choose, ''.join(c['source']))
+        c['source'] = re.sub(r'^columns = {}', lambda m: f'columns = {columns!r}', chosen_source, flags=re.M)
     copy.write_text(json.dumps(nb), encoding='utf-8')
-    passed, _ = run_nb(copy, basepath=tmp_path)
+    passed, _ = run_nb(copy, basepath=folder)
     assert passed
+
+COLUMNS = {'text_column': 'Review', 'label_column': 'Stars', 'labels': {'1': 'negative', '3': 'neutral', '5': 'positive'}}
+
+def write_own(path, n):
+    "A table of film reviews and tweets of three classes, in columns and labels of its own"
+    from sentiment_nb.data import load_general
+    ds = load_general().shuffle(seed=n).select(range(n))
+    stars = [1 + 2*label for label in ds['label'][:]]
+    days = [f'2024-03-{1+i%28:02} 10:00:00' if n>1000 else f'3/{1+i%28}/2024' for i in range(n)]
+    table = {'Review': ds['text'][:], 'Stars': stars, 'date': days, 'user': [f'u{i%90}' for i in range(n)]}
+    pd.DataFrame(table).to_csv(path, index=False, sep=';')
+
+@pytest.mark.slow
+@pytest.mark.parametrize('n', [150, 1500])
+@each(chosen)
+def test_chapter_on_a_table_of_ones_own(path, n, tmp_path):
+    "Few rows, other names of columns and labels: every cell runs, whatever the model is worth"
+    from sentiment_nb.training import quickstart_root
+    write_own(tmp_path/'own.csv', n)
+    try: run_with(path, tmp_path, str(tmp_path/'own.csv'), None, COLUMNS)
+    finally:
+        made = quickstart_root(tmp_path/'own.csv', **COLUMNS)
+        shutil.rmtree(made, ignore_errors=True)
+        Path(f'{made}.lock').unlink(missing_ok=True)

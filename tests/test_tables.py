@@ -35,7 +35,7 @@ def prepared(cli, workdir):
         (workdir/name).write_bytes(content)
         done = cli('prepare', name, '--out', 'out', *args)
         assert done.code==0, done.err
-        rows = sum((pq.read_table(workdir/'out'/f'{s}.parquet').to_pylist() for s in SPLITS), [])
+        rows = sum((pq.read_table(workdir/'out'/f'{s}.parquet', columns=['text','label']).to_pylist() for s in SPLITS), [])
         classes = json.loads((workdir/'out'/'prepared.json').read_text())['classes']
         return {r['text']: classes[r['label']] for r in rows}, done
     return run
@@ -184,6 +184,21 @@ def test_types_that_need_another_form(format, cli, workdir):
     row = load_prepared('out')['train'][0]
     assert json.loads(row['user'])=={'city': 'x', 'tags': ['a']} and json.loads(row['meta'])=={'a': '1'}
 
+def parquet(**columns):
+    f = io.BytesIO()
+    pq.write_table(pa.table(columns), f)
+    return f.getvalue()
+
+def test_values_that_no_format_holds(prepared, both_refuse, refuses, model, workdir):
+    "Bytes that are no text, and a date behind the year 9999: refused in a line where they cannot be carried"
+    texts, labels = map(list, zip(*ROWS))
+    both_refuse('a.parquet', parquet(text=[b'\xff' + t.encode() for t in texts], label=labels), 'text')
+    assert len(prepared('b.parquet', parquet(text=texts, label=labels, x=[b'\xff']*100))[0])==100
+    refuses(['prepare', 'b.parquet', '--format', 'csv', '--out', 'new'], 'CSV', '(--format)')
+    late = pa.array([253_402_300_800_000]*100, pa.timestamp('ms'))
+    assert len(prepared('c.parquet', parquet(text=texts, label=labels, x=late))[0])==100
+    refuses(['predict', '--model', model, '--file', 'c.parquet', '--out', 'out.csv'], 'c.parquet', 'leave its column out')
+
 def with_latin1(rows):
     good = [('“Très” bien 😍 à Ávila', 'positive'), *rows]
     return table(good) + 'café trop cher,negative\n'.encode('latin-1')
@@ -264,6 +279,20 @@ def test_incomplete_scales_are_asked_for(ends, classes, refuses, cli, workdir):
     for mapping in (filled, filled[::-1]):
         assert cli('prepare', 'a.csv', '--labels', ','.join(mapping), '--out', 'out').code==0
 
+@pytest.mark.parametrize('mapping', ['1=negative,5=positive,1=positive', '1=negative,5=positive,1.0=positive'])
+def test_a_label_with_two_meanings(mapping, refuses, workdir):
+    "The last one does not win"
+    (workdir/'a.csv').write_bytes(labelled({'negative': 1, 'positive': 5}))
+    refuses(['prepare', 'a.csv', '--labels', mapping, '--out', 'out'], "'1'", 'once')
+
+def test_ten_stars_are_asked_for_at_once(refuses, workdir):
+    "In their order, and all of them; a column of many values is no column of labels"
+    stars = [(t, i%10 + 1) for i,(t,_) in enumerate(ROWS)]
+    (workdir/'a.csv').write_bytes(table(stars))
+    refuses(['prepare', 'a.csv', '--out', 'out'], "--labels '1=?,2=?,3=?,4=?,5=?,6=?,7=?,8=?,9=?,10=?'")
+    (workdir/'b.csv').write_bytes(table([(t, i) for i,(t,_) in enumerate(ROWS)]))
+    refuses(['prepare', 'b.csv', '--out', 'out'], '100 different labels', '(--label-column)')
+
 def test_a_label_that_is_left_out(prepared):
     "`3=` leaves the rows labelled 3 out"
     rows = [(t, {'negative': 1, 'positive': 5}[n]) for t,n in ROWS] + [(f'so so {i}', 3) for i in range(10)]
@@ -315,6 +344,27 @@ def test_dates(cli, refuses, workdir):
     train, last = (pq.read_table(f'out/{s}.parquet')['date'].to_pylist() for s in ('train', 'test'))
     assert max(train)<min(last)
 
+# Further doors
+
+def test_every_command_that_suggests_an_option_has_it(cli, refuses, model, workdir):
+    "Marks that mean nothing are refused by all that read a labelled table, and read with the option that they name"
+    (workdir/'a.csv').write_bytes(table([(f'"Great" is what {t}', label) for t,label in ROWS]))
+    commands = ['evaluate', model, 'a.csv', '--out', 'report'], ['suspects', 'a.csv', '--model', model]
+    for command in commands:
+        refuses(command, 'row 1', '(--quoting)')
+        done = cli(*command, '--quoting', 'none')
+        assert done.code==0, done.err
+    refuses(['adapt', model, 'a.csv', '--out', 'm'], 'row 1', '(--quoting)')
+
+def test_scored_tables_with_marks_that_mean_nothing(predicted, refuses, cli, workdir, model):
+    "What cannot be read again says how it can be written"
+    content = table([(f'"Great" is what {t}', label) for t,label in ROWS])
+    (workdir/'a.csv').write_bytes(content)
+    command = ['predict', '--model', model, '--file', 'a.csv', '--quoting', 'none', '--out']
+    assert cli(*command, 'scored.csv').code==0
+    refuses(['share', 'scored.csv'], 'row 1', '--format jsonl')
+    assert cli(*command, 'scored.jsonl').code==0 and cli('share', 'scored.jsonl').code==0
+
 # Where things go
 
 def test_the_source_is_not_replaced(refuses, model, workdir):
@@ -323,6 +373,18 @@ def test_the_source_is_not_replaced(refuses, model, workdir):
     os.link(workdir/'a.csv', workdir/'b.csv')
     for out in ('a.csv', './a.csv', 'b.csv'):
         refuses(['predict', '--model', model, '--file', 'a.csv', '--out', out], 'another --out')
+
+def test_a_source_that_grows_while_it_is_read(workdir, monkeypatch, cli):
+    "By `prepare`, which reads it once; `predict` is tried in its chapter"
+    from sentiment_nb import data
+    (workdir/'a.csv').write_bytes(table())
+    def growing(path, **options):
+        yield from batches(path, **options)
+        with open(path, 'a') as f: f.write('one more,positive\n')
+    batches = data.table_batches
+    monkeypatch.setattr(data, 'table_batches', growing)
+    done = cli('prepare', 'a.csv', '--out', 'out')
+    assert done.code==2 and 'a.csv changed while it was read' in done.err and not (workdir/'out').exists()
 
 def test_a_cache_that_cannot_be_written(refuses, workdir, monkeypatch, tmp_path_factory):
     "It is named, and not the source"
@@ -429,6 +491,32 @@ def test_a_survey_in_excel(cli, model, workdir):
     assert cli('sample', 'scored.xlsx', '--n', 20, '--out', 'sample.xlsx').code==0
     done = cli('share', 'scored.xlsx', '--json')
     assert done.code==0 and 'positive' in done.out
+
+# What comes along
+
+@pytest.mark.parametrize('out', ['out.csv', 'out.jsonl', 'out.parquet', 'out.xlsx'])
+def test_columns_that_come_along(out, cli, model, workdir):
+    "In every format, with a label of the table's own or without"
+    from sentiment_nb.tables import read_table
+    (workdir/'a.jsonl').write_text('{"id": 7, "text": "fine", "label": 5, "x": {"y": 1}}\n{"text": "dull", "label": 1}\n')
+    command = ['predict', '--model', model, '--file', 'a.jsonl', '--out', out]
+    new = ['label', 'confidence', 'uncertain', 'truncated', 'prob_negative', 'prob_positive']
+    for columns,names in (('id', ['id', *new]), ('label,text', ['label', 'text', 'predicted_label', *new[1:]]), ('', new)):
+        assert cli(*command, '--columns', columns).code==0
+        assert list(next(read_table(out)[1]))==names
+
+def test_a_column_that_is_not_there(refuses, model, workdir):
+    (workdir/'a.csv').write_text('text,"one, two"\nfine,1\n')
+    command = ['predict', '--model', model, '--file', 'a.csv', '--out', 'out.csv', '--columns']
+    refuses([*command, 'text,user'], "'user'", "'text', 'one, two'", '(--columns)')
+
+def test_texts_that_are_longer_than_a_model_reads(cli, tiny, workdir):
+    "Their rows say so, and one line counts them; a row without a text has no answer"
+    (workdir/'a.csv').write_text('text\nfine\n' + 'not bad at all '*50 + '\n""\n')
+    done = cli('predict', '--model', tiny.model, '--file', 'a.csv', '--out', 'out.jsonl')
+    rows = [json.loads(line) for line in (workdir/'out.jsonl').read_text().splitlines()]
+    assert [row['truncated'] for row in rows]==[False, True, None]
+    assert done.err.count('1 of 3 texts are longer than the model reads')==1
 
 # The result as its input
 
