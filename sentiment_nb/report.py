@@ -275,7 +275,7 @@ def summarize(
     basis = way.get(whole['method'], f"from {whole['labelled']:,} texts labelled by a person and the model's reading of all")
     sentences = [f"{_percent(whole)} of {answers.n:,} texts are {answers.label} ({basis}).", *_change_sentences(answers)]
     if answers.themes:
-        stable = [t for t in answers.themes['themes'] if t['stable']]
+        stable = [t for t in answers.themes['themes'] if t['stable'] and not t['mixed']]
         names = '; '.join(f"{t['name']} ({t['share']:.1%} of all texts)" for t in stable[:3])
         if names: sentences.append(f"Largest themes that are stable: {names}.")
         if not names: sentences.append('No theme is stable: read the quotes, not the names.')
