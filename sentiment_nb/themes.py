@@ -15,6 +15,7 @@ import hashlib, os, re
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -245,9 +246,9 @@ def word_vectors(
     svd = TruncatedSVD(min(width, len(vocabulary)-1, len(sentences)), random_state=seed)
     return _unit(svd.fit_transform(matrix)).astype(np.float32)
 
-def _topic_words(sentence):
-    "A sentence without mentions and links, or itself where nothing else is left"
-    return mask_urls(mask_users(sentence, ' '), ' ').strip() or sentence
+def _drop_mentions(sentence):
+    "A sentence without mentions and links"
+    return mask_urls(mask_users(sentence, ' '), ' ').strip()
 
 def sentence_vectors(
     sentences:list[str], # Raw
@@ -255,7 +256,7 @@ def sentence_vectors(
     seed:int=0, # Random seed of the decomposition
 ) -> np.ndarray: # (n, width)
     "What sentences are grouped by: centred states beside words, mentions and links left out"
-    sentences = [_topic_words(s) for s in sentences]
+    sentences = [_drop_mentions(s) or s for s in sentences]
     parts = [] if encoder is None else [embed_sentences(encoder, sentences)]
     words = word_vectors(sentences, seed=seed)
     if words is not None: parts.append(words)
@@ -512,10 +513,10 @@ def _quote(sentences, i, rows):
     return dict(row=int(rows[sentences.owners[i]]), text=text if len(text)<=QUOTE else text[:QUOTE-1] + '…')
 
 def _long_first(texts, order, n=60):
-    "The first of an order, those with four words and more before the others"
-    first = list(order[:n])
-    is_long = [len(split_words(texts[i]))>=4 for i in first]
-    return [i for i,long in zip(first, is_long) if long] + [i for i,long in zip(first, is_long) if not long]
+    "The first of an order that are more than mentions and links, those with four words and more before the others"
+    def count_words(i): return len(split_words(_drop_mentions(texts[i])))
+    first = list(islice(filter(count_words, order), n)) or list(order[:n])
+    return sorted(first, key=lambda i: count_words(i)<4)
 
 def pick_quotes(
     sentences:Sentences, # Sentences of one label
