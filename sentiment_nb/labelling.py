@@ -278,7 +278,7 @@ def _arrange(self:Labelling):
     self._learned = None # what the last `learn` left
     self._batch_X = {} # states of the batch, by position
     self._said = {} # what the unchanged model and VADER say, by position
-    self._curve = {} # scores by the labels that they were measured on
+    self._curve = {} # by number of labels: these, and the scores on them
     self.n_texts = len(self.table.texts)
     self.n_empty = self.table.n_empty
     self.n_copies = self.n_texts - len({*self.table.keys})
@@ -628,29 +628,37 @@ def _curve_points(self:Labelling, learning, X, scores):
     states = dict(zip(learning.positions.tolist(), X))
     batch = self.settings.batch
     step = batch*max(1, len(learning.classes)//batch//8)
-    for n in range(step, len(learning.classes), step):
+    total = len(learning.classes)
+    for n in range(step, total, step):
         part = _first(learning, n)
-        key = hash((part.positions.tobytes(), part.classes.tobytes()))
-        if key in self._curve or not _can_learn(part): continue
+        if self._is_drawn(n, part) or not _can_learn(part): continue
         candidate = probe_candidate(np.stack([states[i] for i in part.positions.tolist()]), part.classes)
-        self._curve[key] = len(part.classes), self._validate(part, [candidate])[0]
-    key = hash((learning.positions.tobytes(), learning.classes.tobytes()))
-    self._curve[key] = len(learning.classes), scores
-    points = sorted(self._curve.values(), key=lambda point: point[0])
+        self._curve[n] = part, self._validate(part, [candidate])[0]
+    self._curve[total] = learning, scores
+    points = [(n, of_n) for n,(_,of_n) in sorted(self._curve.items()) if n<=total]
     return [dict(n=n, name=s['name'], **s['accuracy']) for n,of_n in points for s in of_n]
+
+@patch
+def _is_drawn(self:Labelling, n, part):
+    "Whether the curve has a point for these labels; one for others of this number has been overtaken"
+    drawn,_ = self._curve.get(n, (None, None))
+    is_same = drawn and np.array_equal(drawn.positions, part.positions) and np.array_equal(drawn.classes, part.classes)
+    if is_same: return True
+    self._curve.pop(n, None)
+    return False
 
 # %% ../nbs/22_labelling.ipynb #1ab0005b
 @patch
 def learn(self:Labelling,
     on_step:Callable[[str],None]=lambda line: None, # Called with a line before each step
     general:str|Path|None='general', # Texts for the n-grams to learn from too; None leaves this candidate out
-) -> dict: # `n`, `scores` of `compare_candidates`, `curve`, and `verdict` of `judge_gain`
+) -> dict: # `n`, `scores` of `compare_candidates`, `curve`, `notes`, and `verdict` of `judge_gain`
     "Cross-validate the candidates of `adapt` on the labels so far, beside the unchanged model and VADER"
     learning = self._learning()
     n = len(learning.classes)
     if not _can_learn(learning):
         sentence = f"{n} labels to learn from are too few: {MIN_LABELS} and two of each class begin to tell"
-        return dict(n=n, scores=[], curve=[], verdict=dict(state='too few', sentence=sentence))
+        return dict(n=n, scores=[], curve=[], notes=[], verdict=dict(state='too few', sentence=sentence))
     on_step(f'reading {n} texts')
     X = self.embed(learning.positions)
     candidates = [probe_candidate(X, learning.classes)]
@@ -660,8 +668,15 @@ def learn(self:Labelling,
     scores,probe,folds = self._validate(learning, candidates)
     fitted = fit_probe(X, learning.classes, probe.setting)
     self._learned = Learned(learning, softmax(probe.logits.mean(0)), learning.names, fitted)
-    curve = self._curve_points(learning, X, scores)
-    return dict(n=n, scores=scores, curve=curve, verdict=self._judge(learning, candidates[0], probe, folds))
+    report = dict(n=n, scores=scores, curve=self._curve_points(learning, X, scores), notes=self._notes())
+    return report | dict(verdict=self._judge(learning, candidates[0], probe, folds))
+
+@patch
+def _notes(self:Labelling):
+    "What distorts the accuracies of cross-validation"
+    if self.settings.strategy in ('random','diverse'): return []
+    return ["texts were chosen because they are hard: accuracies by cross-validation are lower than further texts will give, "
+        "for what learned and for the unchanged model; the locked test is not touched by that"]
 
 @patch
 def _judge(self:Labelling, learning, candidate, full, folds):
@@ -829,6 +844,7 @@ def _sentences(self:Labelling, report):
     test = report['test']
     if test: sentences.append(f"on the locked test the model is right in {describe_accuracy(test['accuracy'], test['n'])}, "
         f"the unchanged one in {describe_accuracy(test['unchanged'], test['n'])}")
+    sentences += self._notes()
     own = self.self_agreement()
     if own['n']: sentences.append(f"{self.labeller or 'the labeller'} gave the same label again to {own['same']} of {own['n']} texts: "
         "no model can be more right than its labels")
