@@ -11,7 +11,8 @@ __all__ = ['MARKS', 'SURROGATES', 'NOT_SENTENCE', 'STYLED', 'PICTURE', 'INVISIBL
            'normalize_whitespace', 'clean_text', 'dedup_key', 'find_duplicates', 'text_keys', 'write_train_keys',
            'read_train_keys', 'UnigramModel', 'fit_unigrams', 'write_unigrams', 'write_train_digests', 'read_unigrams',
            'split_rows', 'first_rows', 'draw_rows', 'add_dedup_keys', 'subsample', 'letters_key', 'exclude_texts',
-           'mark_in_train', 'deduplicate', 'parse_dates', 'split_train', 'write_splits', 'prepare_data']
+           'mark_in_train', 'deduplicate', 'parse_dates', 'split_train', 'split_by_part', 'write_splits',
+           'prepare_data']
 
 # %% ../nbs/05_cleaning.ipynb #f2ae3e36
 import hashlib, html, math, re, string, unicodedata
@@ -655,6 +656,21 @@ def split_train(
     drawn = {split: train.select(r) for split,r in rows.items() if len(r)}
     return DatasetDict({**drawn, **{split: d for split,d in ds.items() if split!='train'}})
 
+# %% ../nbs/05_cleaning.ipynb #4a9cf001
+def split_by_part(
+    ds:dict, # Split name to `Dataset`
+    source:str='the source', # Its name in messages
+) -> dict: # A `DatasetDict`; as it was where there is a test split, or no row of part `test`
+    "Rows of `train` whose column `part` says `test`, as the test split"
+    from datasets import DatasetDict
+    train = ds.get('train')
+    if train is None or 'test' in ds or 'part' not in train.column_names: return ds
+    is_test = np.array([f'{part}'.strip().casefold()=='test' for part in train['part'][:]])
+    if not is_test.any(): return ds
+    if is_test.all(): raise InputError(f"every row of {source} has the part test, so there is nothing to learn from: label more texts")
+    parts = {'train': train.select(np.flatnonzero(~is_test)), 'test': train.select(np.flatnonzero(is_test))}
+    return DatasetDict({**ds, **parts})
+
 # %% ../nbs/05_cleaning.ipynb #7c825e9b
 def _clean_column(texts, keys, policy):
     "Texts cleaned by `policy`; for `classic`, a key is the cleaned text unless it is the text itself"
@@ -759,6 +775,7 @@ def prepare_data(
     with nullcontext() if dry_run else atomic_folder(out, 'prepared.json') as tmp:
         loaded = load_source(source, **columns)
         left_out = {s: rows_left_out(d) for s,d in loaded.items()}
+        loaded = split_by_part(loaded, source)
         if limit: loaded = draw_rows(loaded, limit, seed)
         of_classes = {s: drop_neutral(d) if classes==2 else d for s,d in loaded.items()}
         keyed = add_dedup_keys(of_classes)

@@ -273,9 +273,10 @@ def _resolve_output(out):
 def acquire_lock(
     lock:FileLock, # Not held yet
     out:Path, # What it guards, for the messages
+    timeout:float=0, # Seconds to wait for another run
 ):
     "Acquire the lock of an output; a place that another run holds, or has just finished, is rejected"
-    try: lock.acquire(timeout=0)
+    try: lock.acquire(timeout=timeout)
     except Timeout: pass
     except OSError as e: raise InputError(f"{out} cannot be written ({e.strerror}): choose another --out") from None
     if not lock.is_locked or not Path(lock.lock_file).exists():

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, concatenate_datasets, load_dataset
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from .core import LABELS, InputError, batched, cache_dir, check_hub, sha256_file
-from .tables import PACKED, READ_ONLY, TABLES, open_bytes, read_table, sniff_delimiter, table_suffix
+from .tables import PACKED, READ_ONLY, TABLES, open_bytes, read_agreed, sniff_delimiter, table_suffix
 
 # %% ../nbs/02_data.ipynb #74fccb8a
 LABEL_ALIASES = (dict(zip(LABELS, LABELS)),
@@ -106,7 +106,7 @@ def _to_batch(rows, schema):
 
 def _row_batches(path, options):
     "Yield the rows of a text table as batches"
-    names,rows,types = read_table(path, **options)
+    names,rows,types = read_agreed(path, **options)
     if not names: raise InputError(f"{path} is empty: give a file with a header and rows")
     schema = pa.schema([_arrow_field(name, types[name] if types else 'string') for name in names])
     n = 0
@@ -135,7 +135,7 @@ def table_batches(
     path = Path(path)
     options = dict(encoding=encoding, delimiter=delimiter, quoting=quoting, header=header, member=member, sheet=sheet)
     suffix = table_suffix(path, member) if path.is_file() else None
-    if suffix=='.parquet': read_table(path, sheet=sheet) # rejects two columns of one name
+    if suffix=='.parquet': read_agreed(path, sheet=sheet) # rejects two columns of one name
     if suffix=='.parquet': return _parquet_batches(path)
     if suffix=='.txt': options['suffix'] = '.csv'
     return _row_batches(path, options)
@@ -306,7 +306,7 @@ def rows_left_out(
 
 # %% ../nbs/02_data.ipynb #a92b576f
 TEXT_COLUMNS = ('text', 'review', 'tweet', 'sentence', 'content', 'comment') # `text` itself, or the only one that exists
-LABEL_COLUMNS = ('label', 'sentiment', 'target', 'polarity', 'class') # `label` itself, or the only one that exists
+LABEL_COLUMNS = ('label', 'sentiment', 'target', 'polarity', 'class', 'gold') # `label` itself, or the only one that exists
 
 def find_column(
     columns:list[str], # The columns that the source has
@@ -980,7 +980,7 @@ def is_table(
 def _is_list(path):
     "Whether a file is plain text; a .txt whose first line names a text and a label column is a table"
     if path.suffix.lower()!='.txt': return False
-    header = next(read_table(path)[1], {'text': ''})['text']
+    header = next(read_agreed(path)[1], {'text': ''})['text']
     names = {name.strip('" ').lower() for name in header.split(sniff_delimiter(header))}
     return not (names & set(TEXT_COLUMNS) and names & set(LABEL_COLUMNS))
 
@@ -1015,7 +1015,7 @@ def load_texts(
     if not is_table(str(source)):
         splits = load_source(source, drop_empty=True).values()
         texts = chain.from_iterable(d['text'][:] for d in splits)
-    elif _is_list(path): texts = (row['text'] for row in read_table(path)[1])
+    elif _is_list(path): texts = (row['text'] for row in read_agreed(path)[1])
     else: texts = _table_texts(path)
     texts = [t for t in texts if t and t.strip()]
     if texts: return texts

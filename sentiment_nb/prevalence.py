@@ -6,8 +6,8 @@
 __all__ = ['PERIODS', 'MAX_COMPARED', 'share_interval', 'Sample', 'make_sample', 'design_variance', 'Estimate', 'estimate_share',
            'simultaneous_z', 'difference_interval', 'difference_p', 'parse_days', 'period_names', 'split_groups',
            'GroupShare', 'estimate_shares', 'shares_table', 'compare_groups', 'describe_change', 'expected_widths',
-           'draw_sample', 'adjusted_shares', 'Scored', 'read_scored', 'write_sample', 'group_columns', 'Gold',
-           'read_labels', 'check_unseen', 'read_confusion', 'share_report', 'format_shares']
+           'draw_sample', 'adjusted_shares', 'Scored', 'read_scored', 'is_prediction', 'write_sample', 'group_columns',
+           'Gold', 'read_labels', 'check_unseen', 'read_confusion', 'share_report', 'format_shares']
 
 # %% ../nbs/18_prevalence.ipynb #b18e0003
 import re, warnings
@@ -22,7 +22,7 @@ from scipy.optimize import brentq
 from scipy.stats import chi2, norm
 from .cleaning import read_train_keys, text_keys
 from .core import LABELS, InputError, ModelRecord, wilson_interval
-from .tables import read_table, write_rows
+from .tables import read_agreed, read_table, write_rows
 
 # %% ../nbs/18_prevalence.ipynb #b18e0009
 def _rare_bound(share, n, z):
@@ -479,9 +479,9 @@ def _to_number(values):
     "Values of a column as numbers, with a decimal point or, as `predict` writes where its source has it, a comma"
     return pd.to_numeric(values.astype(str).str.replace(',', '.'), errors='coerce')
 
-def _read_frame(path):
-    "A table as a frame"
-    _,rows,_ = read_table(path)
+def _read_frame(path, **options):
+    "A table as a frame; a label log as it is, or with `with_open` as what holds of it"
+    _,rows,_ = read_agreed(path, **options) if options else read_table(path)
     return pd.DataFrame(list(rows))
 
 def _prob_columns(columns):
@@ -511,8 +511,10 @@ def _stratum_names(scored, columns):
     for c,values in columns.items(): names[c] = values.fillna('').astype(str)
     return names.agg(', '.join, axis=1).to_numpy()
 
-def _is_prediction(column):
-    "Whether `predict` added a column"
+def is_prediction(
+    column:str, # Name of a column
+) -> bool:
+    "Whether a column looks like one that `predict` added"
     return re.fullmatch('(predicted_)*(label|confidence|uncertain|truncated|prob_.+)', column) is not None
 
 def write_sample(
@@ -526,7 +528,7 @@ def write_sample(
     strata = _stratum_names(scored, columns)
     rows,chance = draw_sample(len(scored.probs), n, strata, seed)
     drawn = scored.frame.iloc[rows]
-    own = [c for c in drawn.columns if not _is_prediction(c) and c not in ('row','gold','chance','stratum')]
+    own = [c for c in drawn.columns if not is_prediction(c) and c not in ('row','gold','chance','stratum')]
     stratum = [''] * n if strata is None else strata[rows]
     to_label = pd.DataFrame({'row': drawn.index+1, 'gold': '', 'chance': chance, 'stratum': stratum}, index=drawn.index)
     to_label = to_label.join(drawn[own])
@@ -553,6 +555,12 @@ class Gold(NamedTuple):
     labels:list[str] # Names of the classes: the model's, and others that people gave
     n_not_drawn:int # Labels left out, since chance did not draw their texts
     n_open:int # Rows of the file without a label
+
+def _map_gold(gold, labels):
+    "Labels without white space around them, by `labels` as the model spells them"
+    spellings = {spelling.strip().casefold(): name for spelling,name in (labels or {}).items()}
+    def spell(label): return spellings.get(label.casefold(), label)
+    return gold.astype(str).str.strip().map(spell)
 
 def _gold_classes(frame, labels):
     "Index of each label, and the names of all classes; names that no model knows are refused"
@@ -591,22 +599,24 @@ def _drop_repeats(frame, classes, positions, path):
     return ~pd.Series(positions).duplicated().to_numpy()
 
 def read_labels(
-    path:str|Path, # Table with the columns `row`, `gold` and `chance`, from `write_sample`
+    path:str|Path, # Table with the columns `row`, `gold` and `chance`, from `write_sample`, or a label log
     scored:Scored, # The table that it was drawn from
     cluster:str|None=None, # Column of that table with authors, threads or the like
+    labels:dict[str,str]|None=None, # From the file's spelling to the classes of the model; nothing for labels to leave out
 ) -> Gold:
     "Read the labels that a person gave"
     if cluster and cluster not in scored.frame: raise InputError(
         f"there is no column {cluster!r}, but {', '.join(scored.frame)}", option='cluster')
-    frame = _read_frame(path)
+    frame = _read_frame(path, with_open=True)
     missing = {'row','gold','chance'} - set(frame)
     if missing: raise InputError(f"{path} has no column {', '.join(sorted(missing))}, expected row, gold and chance: "
         "draw a sample with sentiment-nb sample")
-    is_labelled = frame.gold.fillna('').astype(str).str.strip()!=''
+    frame['gold'] = _map_gold(frame.gold.fillna(''), labels)
+    is_labelled = frame.gold!=''
     chance = _to_number(frame.chance)
     kept = frame[is_labelled & chance.notna()].reset_index(drop=True)
     if not len(kept): raise InputError(f"{path} has no label of a text that was drawn at random: fill in the column gold")
-    classes,labels = _gold_classes(kept, scored.labels)
+    classes,names = _gold_classes(kept, scored.labels)
     positions = _match_rows(kept, scored, path)
     keep = _drop_repeats(kept, classes, positions, path)
     def kept_values(values): return np.asarray(values)[keep]
@@ -614,7 +624,7 @@ def read_labels(
     clusters = scored.frame[cluster].iloc[positions[keep]].to_numpy() if cluster else None
     drawn = kept_values(chance[is_labelled & chance.notna()])
     sample = make_sample(positions[keep], classes[keep], len(scored.probs), drawn, strata, clusters)
-    return Gold(sample, labels, int((is_labelled & chance.isna()).sum()), int((~is_labelled).sum()))
+    return Gold(sample, names, int((is_labelled & chance.isna()).sum()), int((~is_labelled).sum()))
 
 # %% ../nbs/18_prevalence.ipynb #b18e0045
 def check_unseen(

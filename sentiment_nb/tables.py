@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'READ_ONLY', 'WORKBOOKS', 'PACKED', 'QUOTING', 'FORMATS', 'MAX_CELL', 'MAX_SHEET', 'FORMULA_STARTS',
-           'open_bytes', 'table_suffix', 'sniff_encoding', 'sniff_delimiter', 'TextFormat', 'sniff_format',
-           'read_table', 'describe_format', 'read_rows', 'write_rows', 'result_columns', 'escape_formula']
+           'LOG_COLUMNS', 'UNDONE', 'SKIPPED', 'CANNOT_TELL', 'open_bytes', 'table_suffix', 'sniff_encoding',
+           'sniff_delimiter', 'TextFormat', 'sniff_format', 'read_table', 'describe_format', 'read_rows', 'write_rows',
+           'result_columns', 'escape_formula', 'live_lines', 'agreed_lines', 'read_agreed']
 
 # %% ../nbs/01_tables.ipynb #ec77b920
 import bz2, codecs, csv, gzip, io, json, re, sys, warnings, zipfile, zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -877,3 +878,53 @@ def escape_formula(
 ) -> str: # With an apostrophe before it if a spreadsheet could run it
     "A text that a spreadsheet shows and never runs (OWASP, CSV injection)"
     return "'" + text if text.startswith(FORMULA_STARTS) else text
+
+# %% ../nbs/01_tables.ipynb #7a10f002
+LOG_COLUMNS = ('row','text','gold','part','chance','labeller','at') # Of a label log; a table's own columns may stand beside them
+UNDONE = '(undone)' # In the place of a label: takes back the line before it of the same labeller, row and part
+SKIPPED = '(skipped)' # In the place of a label: later
+CANNOT_TELL = '(cannot tell)' # In the place of a label: nobody could
+
+def _text_of(row, column): return '' if row.get(column) is None else str(row[column]).strip()
+
+def live_lines(
+    lines:Iterable[dict], # Of a label log, in order
+) -> list[dict]: # In the order in which texts came first
+    "The lines of a label log that hold: the last of each labeller, row and part, without those that were taken back"
+    given = {}
+    for line in lines:
+        key = tuple(_text_of(line, c) for c in ('labeller','row','part'))
+        kept = given.setdefault(key, [])
+        if _text_of(line, 'gold')!=UNDONE: kept.append(line)
+        elif kept: kept.pop()
+    return [kept[-1] for kept in given.values() if kept]
+
+def agreed_lines(
+    lines:Iterable[dict], # Of a label log, in order
+) -> list[dict]: # A line for each row, its `gold` empty where nobody could tell or as many gave another label
+    "The label that most labellers gave to each text; what came a second time counts once"
+    by_row = {}
+    for line in live_lines(lines):
+        if _text_of(line, 'part')!='repeat': by_row.setdefault(_text_of(line, 'row'), []).append(line)
+    agreed = []
+    for of_row in by_row.values():
+        votes = Counter(gold for line in of_row if (gold := _text_of(line, 'gold')) not in (SKIPPED, CANNOT_TELL, ''))
+        first,second = [*votes.most_common(2), ('', 0), ('', 0)][:2]
+        labellers = ', '.join(sorted({_text_of(line, 'labeller') for line in of_row} - {''}))
+        agreed.append(of_row[-1] | {'gold': first[0] if first[1]>second[1] else '', 'labeller': labellers})
+    return agreed
+
+# %% ../nbs/01_tables.ipynb #7a10f005
+def read_agreed(
+    path:str|Path, # Any table that `read_table` reads
+    with_open:bool=False, # Of a label log, keep the texts without a label, their `gold` empty
+    **options, # encoding, delimiter, quoting, header, suffix, member, sheet of `read_table`
+) -> tuple: # As of `read_table`
+    "Rows of a table; of a label log one for each labelled text"
+    names,rows,types = read_table(path, **options)
+    if not {*LOG_COLUMNS}<={*names}: return names, rows, types
+    agreed = agreed_lines(rows)
+    n_open = sum(not row['gold'] for row in agreed)
+    if n_open and not with_open:
+        warnings.warn(f"{path}: {n_open:,} texts without a label, or with as many labels of one kind as of another, are left out", stacklevel=2)
+    return names, (row for row in agreed if with_open or row['gold']), types

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PART', 'K_GRID', 'MAX_SAMPLE', 'STABLE', 'QUOTE', 'split_sentences', 'sentence_keys', 'stored_rows', 'Sentences',
-           'score_sentences', 'pooled_graph', 'Encoder', 'load_sentence_encoder', 'embed_sentences', 'word_vectors',
-           'sentence_vectors', 'fit_groups', 'agreement', 'choose_k', 'best_matches', 'group_stability',
+           'store_name', 'score_sentences', 'pooled_graph', 'Encoder', 'load_sentence_encoder', 'embed_sentences',
+           'word_vectors', 'sentence_vectors', 'fit_groups', 'agreement', 'choose_k', 'best_matches', 'group_stability',
            'split_phrases', 'phrase_scores', 'pick_phrases', 'parse_aspects', 'match_aspect', 'theme_trend',
            'theme_shares', 'find_associations', 'pick_quotes', 'find_themes', 'describe_trend', 'describe_associations',
            'describe_stability', 'format_themes']
@@ -111,7 +111,10 @@ class Sentences(NamedTuple):
         "A part of the sentences"
         return Sentences(np.array(self.texts, object)[keep].tolist(), self.owners[keep], self.probs[keep])
 
-def _model_name(folder, file='SHA256SUMS'):
+def store_name(
+    folder:str|Path, # A model folder
+    file:str='SHA256SUMS', # The file that tells it from others
+) -> str: # 16 hexadecimal digits
     "Name of a store for what a model folder says"
     path = Path(folder)/file
     if not path.is_file(): raise InputError(f"{folder} has no {file}: copy the model folder again, whole")
@@ -137,7 +140,7 @@ def score_sentences(
     if not sentences: raise InputError("there is no text to split into sentences: name the column with the texts")
     owners = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
     def predict(new): return _in_batches(predictor.predict_proba, new, 'scoring sentences')
-    return Sentences(sentences, owners, stored_rows(f'scores-{_model_name(folder)}', sentences, predict))
+    return Sentences(sentences, owners, stored_rows(f'scores-{store_name(folder)}', sentences, predict))
 
 # %% ../nbs/19_themes.ipynb #b19e0012
 def pooled_graph(
@@ -204,7 +207,7 @@ def load_sentence_encoder(
         "give minilm, words, or a folder that has it", option='encoder')
     graph,output = pooled_graph(file)
     tokenizer = Tokenizer.from_file(str(Path(encoder)/'tokenizer.json'))
-    return Encoder(_model_name(encoder), _session(graph), output, tokenizer, ModelRecord.load(encoder))
+    return Encoder(store_name(encoder), _session(graph), output, tokenizer, ModelRecord.load(encoder))
 
 def _run_encoder(encoder, sentences):
     "States of some sentences, on all cores"
