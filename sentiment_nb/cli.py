@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EXAMPLES', 'COMMANDS', 'parse_labels', 'prepare', 'train', 'export', 'evaluate', 'suspects', 'adapt', 'check',
-           'distill', 'ensemble', 'format_prediction', 'predict', 'sample', 'share', 'themes', 'report', 'benchmark',
-           'serve', 'key', 'run_app', 'quickstart', 'parser', 'main']
+           'distill', 'ensemble', 'format_prediction', 'predict', 'sample', 'share', 'label', 'themes', 'report',
+           'benchmark', 'serve', 'key', 'run_app', 'quickstart', 'parser', 'main']
 
 # %% ../nbs/29_cli.ipynb #36e9485c
 import argparse, codecs, csv, errno, inspect, io, json, os, re, shutil, sys, tempfile, time, traceback, warnings
@@ -531,7 +531,8 @@ def _share_notes(table, gold, model, columns):
 
 def share(
     scored:str, # Table with probabilities, from `predict --file`
-    labelled:str|None=None, # File from `sample`, with labels in the column gold
+    labelled:str|None=None, # File from `sample`, with labels in the column gold; or from `label`
+    labels:str|None=None, # Label mapping of that file, for instance 1=negative,5=positive
     model:str|None=None, # Model folder that scored the table: its confusion matrix corrects the count where there are no labels; with labels, those that it was trained on are refused
     by:str|None=None, # A share for each value of these columns; commas between them
     date:str|None=None, # A share for each period of this column with dates
@@ -545,12 +546,47 @@ def share(
     from sentiment_nb.prevalence import read_confusion, read_labels, read_scored, share_report
     table = read_scored(scored)
     columns = group_columns(table, by, date, every)
-    gold = read_labels(labelled, table, cluster) if labelled else None
+    gold = read_labels(labelled, table, cluster, parse_labels(labels)) if labelled else None
     if gold and model: check_unseen(table, gold, find_model(model), text_column)
     confusion = read_confusion(find_model(model), table.labels) if model and not gold else None
     report = share_report(table, gold, confusion, columns, date)
     print(*_share_notes(table, gold, model, columns), sep='\n', file=sys.stderr)
     print(_dumps(report) if json else format_shares(report))
+
+# %% ../nbs/29_cli.ipynb #29f1ab01
+def _label_set(labels):
+    "What can be given: names, or a mapping where there is an equals sign"
+    if not labels or '=' in labels: return parse_labels(labels)
+    return [name.strip() for name in next(csv.reader([labels], skipinitialspace=True))]
+
+def _take_over(exported, file, out, **settings):
+    "Write the labels of another tool's export, and print how many"
+    from sentiment_nb.label_file import read_exported_labels
+    from sentiment_nb.labelling import Labelling
+    counts = Labelling(file, out, **settings).take_over(read_exported_labels(exported))
+    print(f"taken over from {exported}: {counts['test']:,} labels of the test, {counts['train']:,} to learn from; left out: "
+        f"{counts['unknown_text']:,} of other texts, {counts['unknown_label']:,} with other labels")
+
+def label(
+    file:str, # Table with texts of your own; or what `sample` drew, which then is the whole test
+    out:str='labels.csv', # Label file to write, or to go on with; its settings and the guide stand beside it, in a .json
+    text_column:str|None=None, # Name of the text column
+    labels:str|None=None, # What can be given, commas between; 1=negative,2=negative,3=neutral … says what it means; negative, neutral, positive by default
+    labeller:str='', # Who labels; several may work on one file, each with a name
+    n_test:int|None=None, # Texts of the locked test, a random sample that nothing learns from, at most half of all; 60 by default
+    seed:int|None=None, # Of all draws; 42 by default
+    model:str|None=None, # Starting model folder; by default $SENTIMENT_NB_MODEL, models/quickstart, or the installed one
+    exported:str|None=None, # Labels to take over first: an export of label-studio (JSON, CSV) or doccano (JSON Lines, CSV), or a table with texts and labels
+    host:str='127.0.0.1', # Address to listen on; 0.0.0.0 for all, then open to everybody who can reach it
+    port:int=8501, # 0 takes a free one
+):
+    "Label texts of your own by keyboard, in a page for the browser; adapt and share read the labels"
+    names = _label_set(labels)
+    settings = dict(text_column=text_column, labels=names, labeller=labeller, model=model, n_test=n_test, seed=seed)
+    if exported: _take_over(exported, file, out, **settings)
+    try: from sentiment_nb.app import serve_labelling
+    except ModuleNotFoundError as e: raise _missing_extra('the page', e, 'label') from None
+    serve_labelling(file, out, **settings, host=host, port=port)
 
 # %% ../nbs/29_cli.ipynb #29e40002
 def themes(
@@ -733,7 +769,7 @@ def quickstart(
 # %% ../nbs/29_cli.ipynb #42e889e0
 COMMANDS = {'quickstart': quickstart, 'prepare': prepare, 'train': train, 'evaluate': evaluate,
     'suspects': suspects, 'adapt': adapt, 'check': check, 'distill': distill, 'ensemble': ensemble, 'export': export,
-    'predict': predict, 'sample': sample, 'share': share, 'themes': themes, 'report': report,
+    'predict': predict, 'sample': sample, 'label': label, 'share': share, 'themes': themes, 'report': report,
     'benchmark': benchmark, 'serve': serve, 'app': run_app, 'key': key} # Name in the shell: function
 
 def _flag(parameter): return f"--{parameter.replace('_','-')}"
@@ -837,8 +873,8 @@ def _is_begun(out=None, shard=None, **_):
     return Path(f'{place}.partial', MANIFEST).exists()
 
 def _hold_output(func, out=None, dry_run=False, **_):
-    "The place of a result, reserved; `predict` holds its own, since several shards work on one"
-    return nullcontext() if out is None or dry_run or func is predict else reserve_output(out)
+    "The place of a result, reserved; several shards work on that of `predict`, several labellers on that of `label`"
+    return nullcontext() if out is None or dry_run or func in (predict, label) else reserve_output(out)
 
 def _run(argv):
     "Parse the arguments, run the command, and return the exit status"

@@ -21,7 +21,7 @@ from .cleaning import dedup_key
 from .core import InputError, acquire_lock
 from .data import LABEL_COLUMNS, TEXT_COLUMNS, find_column
 from .prevalence import is_prediction
-from .tables import CANNOT_TELL, LOG_COLUMNS, SKIPPED, UNDONE, agreed_lines, live_lines
+from .tables import CANNOT_TELL, DECIDED, LOG_COLUMNS, SKIPPED, UNDONE, agreed_lines, live_lines
 from .tables import read_rows, read_table, write_rows
 
 # %% ../nbs/22_label_file.ipynb #1aa00008
@@ -137,16 +137,25 @@ def append(self:LabelFile,
     lines = [[*('' if field is None else field for field in label), *values] for label in labels]
     with self._locked():
         self._mend()
+        is_alone = self._stamp==self._read_stamp() # nobody else has written since the last look
         with open(self.path, 'ab') as f:
             f.write(_csv_bytes(lines))
             f.flush()
             os.fsync(f.fileno())
+        if is_alone:
+            self._lines = [*self._lines, *labels]
+            self._stamp = self._read_stamp()
+
+@patch
+def _read_stamp(self:LabelFile):
+    "Size and time of the file"
+    stat = self.path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 @patch
 def lines(self:LabelFile) -> list[Label]: # In the order of writing
     "All lines of the file, those of other processes too"
-    stat = self.path.stat()
-    stamp = (stat.st_size, stat.st_mtime_ns)
+    stamp = self._read_stamp()
     if stamp!=self._stamp:
         _,rows,_ = read_table(self.path, 'utf-8', ',', 'double')
         self._lines = [_to_label(row) for row in rows]
@@ -226,7 +235,8 @@ def agreement(
     labels:list[Label], # From `LabelFile.live`
 ) -> dict: # `alpha` (None without two labellers of one text, or where all labels are alike), `n_texts` with two labels or more, `labellers`
     "Agreement between labellers beyond chance (Krippendorff 2011; by the library krippendorff)"
-    frame = pd.DataFrame([label for label in labels if label.is_given and label.part!='repeat'], columns=Label._fields)
+    own = [label for label in labels if label.is_given and label.part!='repeat' and label.labeller!=DECIDED]
+    frame = pd.DataFrame(own, columns=Label._fields)
     names = sorted(frame.labeller.unique())
     table = frame.pivot_table(index='labeller', columns='row', values='gold', aggfunc='last').reindex(names)
     n_texts = int((table.notna().sum()>1).sum()) if len(table) else 0
@@ -243,10 +253,11 @@ def disagreements(
     by_row = {}
     for label in labels:
         if label.is_given and label.part!='repeat': by_row.setdefault(label.row, []).append(label)
+    decided = {label.row for label in labels if label.labeller==DECIDED and label.is_given}
     rows = []
     for row,given in by_row.items():
         golds = {label.labeller: label.gold for label in given}
-        if len({*golds.values()})>1: rows.append(dict(row=row, text=given[0].text, labels=golds))
+        if len({*golds.values()})>1 and row not in decided: rows.append(dict(row=row, text=given[0].text, labels=golds))
     return rows
 
 # %% ../nbs/22_label_file.ipynb #1aa00071

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'MAX_POOL', 'FLAT', 'order_test', 'draw_test', 'choose_diverse', 'choose_uncertain', 'choose_batch',
-           'Settings', 'settings_path', 'read_settings', 'parse_label_set', 'Item', 'Progress', 'Labelling', 'halve',
-           'judge_gain', 'Learning', 'Learned', 'describe_accuracy']
+           'Settings', 'settings_path', 'read_settings', 'parse_label_set', 'Item', 'Progress', 'Labelling', 'Learning',
+           'halve', 'judge_gain', 'Learned', 'describe_accuracy']
 
 # %% ../nbs/22_labelling.ipynb #1ab00003
 import hashlib, json
@@ -33,7 +33,7 @@ from .inference import Predictor
 from .label_file import LABEL_TIME, Label, LabelFile, TextTable, agreement, label_time, read_text_table
 from .prevalence import draw_sample, estimate_shares, make_sample
 from .prevalence import read_labels, read_scored, shares_table
-from .tables import CANNOT_TELL, SKIPPED, UNDONE
+from .tables import CANNOT_TELL, DECIDED, SKIPPED, UNDONE
 from .themes import store_name, stored_rows
 
 # %% ../nbs/22_labelling.ipynb #1ab00031
@@ -425,21 +425,48 @@ def is_over(self:Labelling) -> bool:
     return not self._pending()[1] and not self.n_left
 
 @patch
+def _count_test(self:Labelling):
+    "Texts of the test that this labeller has before him, and all of them; nothing is repeated that could not be told"
+    mine,_ = self._done()
+    def gold(position, part): return mine.get((int(self.table.rows[position]), part), _NOTHING).gold
+    shown = [(i, part) for i,part in self._test if part=='test' or gold(i, 'test')!=CANNOT_TELL]
+    return sum(gold(i, part) in ('', SKIPPED) for i,part in shown), len(shown)
+
+@patch
 def progress(self:Labelling) -> Progress:
     "How far the labelling has come, and how fast"
     phase,pending = self._pending()
     live = self.file.live()
     given = [label for label in live if label.is_given]
-    total = {'test': len(self._test), 'learn': len(self._batch), 'second look': len(self._revisit)}[phase]
+    left,total = self._count_test() if phase=='test' else (len(pending), max(len(self._batch), len(pending)))
     times = sorted({label.at for label in live if label.labeller==self.labeller})[-21:]
     gaps = np.diff([datetime.fromisoformat(t).timestamp() for t in times if t])
     pace = float(np.median(gaps)) if len(gaps) else None
     n_test = len({(label.row, label.labeller) for label in given if label.part=='test'})
     n_learn = len({label.row for label in given if label.part=='train'})
     ended = phase=='learn' and not pending and self.n_left>0
-    return Progress(phase, total-len(pending), total, n_test, n_learn, pace, ended)
+    return Progress(phase, total-left, total, n_test, n_learn, pace, ended)
 
 # %% ../nbs/22_labelling.ipynb #1ab00053
+class Learning(NamedTuple):
+    "Texts with labels to learn from, in the order of their labels"
+    positions:np.ndarray # In the table, (n,)
+    classes:np.ndarray # Indices of `names`, (n,)
+    names:list[str] # Classes with two texts or more, in the order of `LABELS`
+
+@patch
+def _learning(self:Labelling):
+    "The labels to learn from that labellers agree on, in classes"
+    if self.mapping is None: raise InputError(f"nobody has said yet what {', '.join(self.labels)} mean: "
+        "map them to negative, neutral and positive", option='labels')
+    pairs = [(self._position[label.row], self.mapping[label.gold]) for label in self.file.agreed()
+        if label.part!='test' and self.mapping.get(label.gold)]
+    counts = Counter(name for _,name in pairs)
+    names = [n for n in LABELS if counts[n]>1]
+    kept = [(position, names.index(name)) for position,name in pairs if name in names]
+    return Learning(*np.array(kept, int).reshape(-1, 2).T, names)
+
+# %% ../nbs/22_labelling.ipynb #1ab0005a1
 @patch
 def _folder(self:Labelling):
     "The starting model's folder"
@@ -541,30 +568,12 @@ def judge_gain(
     return dict(state='unclear', sentence=f'these labels cannot tell whether going on pays: {numbers}') | gain
 
 # %% ../nbs/22_labelling.ipynb #1ab00059
-class Learning(NamedTuple):
-    "Texts with labels to learn from, in the order of their labels"
-    positions:np.ndarray # In the table, (n,)
-    classes:np.ndarray # Indices of `names`, (n,)
-    names:list[str] # Classes with two texts or more, in the order of `LABELS`
-
 class Learned(NamedTuple):
     "What the last `learn` left"
     learning:Learning # What it learned from
     probs:np.ndarray # Probabilities of held-out texts by the probe, (n, n_classes)
     names:list[str] # Classes
     probe:object # Fitted on all of them
-
-@patch
-def _learning(self:Labelling):
-    "The labels to learn from that labellers agree on, in classes"
-    if self.mapping is None: raise InputError(f"nobody has said yet what {', '.join(self.labels)} mean: "
-        "map them to negative, neutral and positive", option='labels')
-    pairs = [(self._position[label.row], self.mapping[label.gold]) for label in self.file.agreed()
-        if label.part!='test' and self.mapping.get(label.gold)]
-    counts = Counter(name for _,name in pairs)
-    names = [n for n in LABELS if counts[n]>1]
-    kept = [(position, names.index(name)) for position,name in pairs if name in names]
-    return Learning(*np.array(kept, int).reshape(-1, 2).T, names)
 
 @patch
 def _baselines(self:Labelling, learning):
@@ -693,6 +702,13 @@ def revisit(self:Labelling,
 
 # %% ../nbs/22_labelling.ipynb #1ab00061
 @patch
+def _test_labels(self:Labelling):
+    "The test labels that labellers agree on"
+    labels = [label for label in self.file.agreed() if label.part=='test' and label.gold]
+    if not labels: raise InputError("no text of the test is labelled yet: label it first")
+    return labels
+
+@patch
 def self_agreement(self:Labelling) -> dict: # `n` texts labelled twice, `same` of them alike; `value`, `low`, `high` (95 %)
     "How often this labeller gave the same label to the same text again"
     mine,_ = self._done()
@@ -701,6 +717,20 @@ def self_agreement(self:Labelling) -> dict: # `n` texts labelled twice, `same` o
     if not alike: return dict(n=0, same=0, value=None, low=None, high=None)
     low,high = wilson_interval(np.mean(alike), len(alike))
     return dict(n=len(alike), same=sum(alike), value=float(np.mean(alike)), low=float(low), high=float(high))
+
+# %% ../nbs/22_labelling.ipynb #1ab00062
+@patch
+def decide(self:Labelling,
+    row:int, # Of a text that labellers label differently
+    label:str, # One of `labels`: what they settled on
+) -> Label: # As it was written
+    "Write the label that labellers settled on, which counts whatever they gave before"
+    if label not in self.labels: raise InputError(f"the label is {label!r}, expected one of {', '.join(self.labels)}")
+    given = next((line for line in self.file.live() if line.row==row and line.part!='repeat'), None)
+    if given is None: raise InputError(f"row {row} was not labelled yet: decide what labellers disagree about")
+    line = given._replace(gold=label, labeller=DECIDED, at=label_time())
+    self.file.append([line], self.table.own[self._position[row]])
+    return line
 
 # %% ../nbs/22_labelling.ipynb #1ab00072
 @patch
@@ -734,13 +764,6 @@ def _scored(self:Labelling):
     if self.settings.source is None: return None
     try: return read_scored(self.settings.source)
     except InputError: return None
-
-@patch
-def _test_labels(self:Labelling):
-    "The test labels that labellers agree on"
-    labels = [label for label in self.file.agreed() if label.part=='test' and label.gold]
-    if not labels: raise InputError("no text of the test is labelled yet: label it first")
-    return labels
 
 @patch
 def shares(self:Labelling,
@@ -782,8 +805,8 @@ def peek_test(self:Labelling) -> dict: # `n`, `accuracy` as `{"value", "low", "h
     low,high = wilson_interval(value, len(texts))
     self.settings = self._keep(self.settings._replace(peeks=self.settings.peeks+1))
     accuracy = dict(value=value, low=float(low), high=float(high))
-    sentence = (f"the unchanged model is right in {describe_accuracy(accuracy, len(texts))}; looked at {self.settings.peeks} "
-        "times before the finish: whatever is decided because of this number is no longer tested by it")
+    sentence = (f"the unchanged model is right in {describe_accuracy(accuracy, len(texts))}; looks before the finish: "
+        f"{self.settings.peeks}; what is decided because of this number is no longer tested by it")
     return dict(n=len(texts), accuracy=accuracy, sentence=sentence)
 
 @patch
@@ -812,5 +835,5 @@ def _sentences(self:Labelling, report):
     several = agreement(self.file.live())
     if several['alpha'] is not None: sentences.append(f"{len(several['labellers'])} labellers, Krippendorff's alpha {several['alpha']:.2f} "
         f"on {several['n_texts']} texts")
-    if self.settings.peeks: sentences.append(f"the test was looked at {self.settings.peeks} times before")
+    if self.settings.peeks: sentences.append(f"looks at the test before the finish: {self.settings.peeks}")
     return sentences

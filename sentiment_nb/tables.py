@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'READ_ONLY', 'WORKBOOKS', 'PACKED', 'QUOTING', 'FORMATS', 'MAX_CELL', 'MAX_SHEET', 'FORMULA_STARTS',
-           'LOG_COLUMNS', 'UNDONE', 'SKIPPED', 'CANNOT_TELL', 'open_bytes', 'table_suffix', 'sniff_encoding',
+           'LOG_COLUMNS', 'UNDONE', 'SKIPPED', 'CANNOT_TELL', 'DECIDED', 'open_bytes', 'table_suffix', 'sniff_encoding',
            'sniff_delimiter', 'TextFormat', 'sniff_format', 'read_table', 'describe_format', 'read_rows', 'write_rows',
            'result_columns', 'escape_formula', 'live_lines', 'agreed_lines', 'read_agreed']
 
@@ -884,6 +884,7 @@ LOG_COLUMNS = ('row','text','gold','part','chance','labeller','at') # Of a label
 UNDONE = '(undone)' # In the place of a label: takes back the line before it of the same labeller, row and part
 SKIPPED = '(skipped)' # In the place of a label: later
 CANNOT_TELL = '(cannot tell)' # In the place of a label: nobody could
+DECIDED = '(decided)' # In the place of a labeller: what several settled on, whatever they gave before
 
 def _text_of(row, column): return '' if row.get(column) is None else str(row[column]).strip()
 
@@ -908,9 +909,11 @@ def agreed_lines(
         if _text_of(line, 'part')!='repeat': by_row.setdefault(_text_of(line, 'row'), []).append(line)
     agreed = []
     for of_row in by_row.values():
-        votes = Counter(gold for line in of_row if (gold := _text_of(line, 'gold')) not in (SKIPPED, CANNOT_TELL, ''))
+        decided = [line for line in of_row if _text_of(line, 'labeller')==DECIDED]
+        golds = [_text_of(line, 'gold') for line in decided or of_row]
+        votes = Counter(gold for gold in golds if gold not in (SKIPPED, CANNOT_TELL, ''))
         first,second = [*votes.most_common(2), ('', 0), ('', 0)][:2]
-        labellers = ', '.join(sorted({_text_of(line, 'labeller') for line in of_row} - {''}))
+        labellers = ', '.join(sorted({_text_of(line, 'labeller') for line in of_row} - {'', DECIDED}))
         agreed.append(of_row[-1] | {'gold': first[0] if first[1]>second[1] else '', 'labeller': labellers})
     return agreed
 
