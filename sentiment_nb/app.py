@@ -606,7 +606,7 @@ def show_sample(
         try: batch.sample = labelling_page.open_desk(batch.out, Path(batch.folder.name)/'sample.csv', learn=False, **settings)
         except core.InputError as e: return st.error(escape_markdown(f'{e}'))
         st.rerun()
-    labelling_page.show_desk(batch.sample, 'sample', show_shares)
+    labelling_page.show_desk(batch.sample, 'sample panel', show_shares)
 
 # %% ../nbs/28_app.ipynb #28a00002
 MISSING_EXTRA = 'Shares over time and themes need more packages: `pip install "sentiment_nb[quickstart]"`.'
@@ -844,6 +844,7 @@ def serve_labelling(
     port:int=8501, # 0 takes a free one
 ):
     "Serve the page that labels one file, until SIGTERM or Ctrl-C; each label is on disk before the next text is shown"
+    if not find_spec('anywidget'): raise core.InputError(MISSING_LABELS.replace('`', ''))
     import sentiment_nb.labelling_page as labelling_page
     settings = dict(source=str(source), out=str(out), text_column=text_column, labels=labels, labeller=labeller,
         model=model and str(model), n_test=n_test, seed=seed)
