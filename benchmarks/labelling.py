@@ -21,7 +21,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from adapt import FURTHER, Pool, holm, load_pool, mean_interval, p_value, right, start_of
 from common import peak_memory, print_table, save
-from sentiment_nb.adapt import cross_validate, embed_texts, fit_ngrams, fit_probe, make_folds, open_encoder, probe_candidate
+from sentiment_nb.adapt import choose_candidate, compare_candidates, cross_validate, embed_texts, fit_ngrams, fit_probe
+from sentiment_nb.adapt import make_folds, open_encoder, probe_candidate, unchanged_candidate
 from sentiment_nb.core import ModelRecord, linear_logits, softmax
 from sentiment_nb.ensemble import log_probs
 from sentiment_nb.labelling import Labelling, choose_batch
@@ -32,7 +33,8 @@ PACKAGES = 'torch transformers scikit-learn scipy numpy'
 DOMAINS = ('airline','sentiment140','imdb')
 STRATEGIES = ('random','diverse','uncertain','mixed')
 SIZES = (20, 40, 60, 100, 140, 200)
-NGRAM_SIZES = (60, 200)
+CANDIDATES = ('probe','kept','ngrams') # kept: the probe or the unchanged model, as `adapt` chooses
+NGRAM_SIZES = (200,)
 BATCH = 20
 N_TEXTS = 5000
 
@@ -49,10 +51,6 @@ def read_lines(path):
     "Rows of JSON Lines, none where there is no file"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-def probe_setting(X, y, seed):
-    "The penalty that the folds choose"
-    return cross_validate(probe_candidate(X, y), y, make_folds(y, n_repeats=1, seed=seed)).setting
-
 def next_rows(strategy, pool, table, labelled, seed):
     "The next batch of a strategy, as the room chooses it"
     choosable = np.setdiff1d(table, labelled)
@@ -63,16 +61,20 @@ def next_rows(strategy, pool, table, labelled, seed):
     return choosable[choose_batch(strategy, BATCH, len(choosable), X, probs, seed)]
 
 def scores_at(pool, labelled, further, seed, n):
-    "Accuracy on further texts of what is learned from some labels"
+    "Accuracy on further texts of what is learned from some labels, and of what `adapt` keeps; what cross-validation promised"
     y = pool.classes[labelled]
     truth = pool.classes[further]
-    if len(np.unique(y))<2 or np.bincount(y, minlength=len(pool.names)).min()<2: return {}
-    probe = fit_probe(pool.X[labelled], y, probe_setting(pool.X[labelled], y, seed))
-    scores = {'probe': right(linear_logits(probe, pool.X[further]), truth)}
-    if n in NGRAM_SIZES:
-        model = fit_ngrams(pool.ngrams[labelled], y, pool.general)
-        scores['ngrams'] = right(linear_logits(model, pool.ngrams[further]), truth)
-    return scores
+    if len(np.unique(y))<len(pool.names) or np.bincount(y).min()<2: return {}
+    X = pool.X[labelled]
+    validated = cross_validate(probe_candidate(X, y), y, make_folds(y, seed=seed))
+    compared = compare_candidates([unchanged_candidate(pool.logits[labelled]), validated], y)
+    probe = right(linear_logits(fit_probe(X, y, validated.setting), pool.X[further]), truth)
+    unchanged = right(pool.logits[further], truth)
+    scores = {'probe': dict(accuracy=probe, promised=compared[1]['accuracy'])}
+    scores['kept'] = dict(accuracy=probe if choose_candidate(compared)=='probe' else unchanged)
+    if n not in NGRAM_SIZES: return scores
+    model = fit_ngrams(pool.ngrams[labelled], y, pool.general)
+    return scores | {'ngrams': dict(accuracy=right(linear_logits(model, pool.ngrams[further]), truth))}
 
 def one_draw(pool, strategy, seed):
     "Accuracies along one labelling of 200 texts"
@@ -85,8 +87,8 @@ def one_draw(pool, strategy, seed):
         labelled = np.append(labelled, next_rows(strategy, pool, table, labelled, 1000*seed + step))
         n = len(labelled)
         if n not in SIZES: continue
-        for name,accuracy in scores_at(pool, labelled, further, seed, n).items():
-            rows.append(dict(domain=pool.domain, strategy=strategy, seed=seed, n=n, candidate=name, accuracy=accuracy))
+        for name,score in scores_at(pool, labelled, further, seed, n).items():
+            rows.append(dict(domain=pool.domain, strategy=strategy, seed=seed, n=n, candidate=name) | score)
     unchanged = right(pool.logits[further], pool.classes[further])
     return [row | dict(unchanged=unchanged) for row in rows]
 
@@ -115,9 +117,16 @@ def compare_row(draws, domain, candidate, n, strategy):
     row = dict(domain=domain, candidate=candidate, n=n, strategy=strategy, seeds=len(seeds))
     return row | mean_interval(gains) | dict(p_worse=p_value(gains, 'less'), p_better=p_value(gains, 'greater'))
 
-def unchanged_row(draws, domain, strategy, n=200):
-    "A probe on the labels of a strategy against the unchanged model"
+def promise_row(draws, domain, strategy, n):
+    "Whether cross-validation of the probe promised what further texts gave"
     rows = [d for d in draws if (d['domain'], d['strategy'], d['n'], d['candidate'])==(domain, strategy, n, 'probe')]
+    held = sum(d['promised']['low']<=d['accuracy']<=d['promised']['high'] for d in rows)
+    bias = float(np.mean([d['promised']['value']-d['accuracy'] for d in rows]))
+    return dict(domain=domain, strategy=strategy, n=n, seeds=len(rows), held=held, bias=bias)
+
+def unchanged_row(draws, domain, strategy, n=200):
+    "What is kept with the labels of a strategy against the unchanged model"
+    rows = [d for d in draws if (d['domain'], d['strategy'], d['n'], d['candidate'])==(domain, strategy, n, 'kept')]
     gains = [d['accuracy']-d['unchanged'] for d in rows]
     row = dict(domain=domain, strategy=strategy, n=n, seeds=len(rows), unchanged=float(np.mean([d['unchanged'] for d in rows])))
     return row | mean_interval(gains) | dict(p_better=p_value(gains, 'greater'))
@@ -130,7 +139,7 @@ def curves(args):
     "Tables of the draws: curves, strategies against chance, 200 labels against the unchanged model"
     draws = read_lines(args.cache/'labelling-draws.jsonl')
     points = []
-    for domain,candidate,strategy,n in product(args.domains, ('probe','ngrams'), STRATEGIES, SIZES):
+    for domain,candidate,strategy,n in product(args.domains, CANDIDATES, STRATEGIES, SIZES):
         values = [*accuracies(draws, domain=domain, candidate=candidate, n=n, strategy=strategy).values()]
         if values: points.append(dict(domain=domain, candidate=candidate, strategy=strategy, n=n, seeds=len(values)) | mean_interval(values))
     for domain in args.domains:
@@ -143,8 +152,10 @@ def curves(args):
     add_holm(gains, 'p_better')
     print_table(points, f'accuracy on {FURTHER:,} further texts, mean over seeds')
     print_table(compared, 'strategies against random choice, difference in accuracy seed by seed')
-    print_table(gains, 'a probe on 200 labels against the unchanged model')
-    save('labelling', args, PACKAGES, dict(points=points, compared=compared, gains=gains), part='curves')
+    promises = [promise_row(draws, *case) for case in product(args.domains, STRATEGIES, (100, 200))]
+    print_table(gains, 'what is kept with 200 labels against the unchanged model')
+    print_table(promises, 'accuracy that cross-validation of the probe promised, and that further texts gave')
+    save('labelling', args, PACKAGES, dict(points=points, compared=compared, gains=gains, promises=promises), part='curves')
 
 def one_cover(pool, n_table, strategy, seed, n_learn=100):
     "Whether intervals of the shares hold, by labels alone, the unchanged model and the adapted one"

@@ -16,7 +16,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import skops.io
-from cleanlab.rank import get_label_quality_scores
 from huggingface_hub import EvalResult, ModelCardData
 from sklearn.metrics import classification_report
 from tqdm import tqdm
@@ -31,6 +30,8 @@ from .evaluation import confusion_matrix, describe_comparison, evaluate_probs, e
 from .evaluation import majority_probs, metric_intervals, text_losses
 from .evaluation import plot_confusion_matrix, plot_roc, plot_slices
 from .tables import escape_formula
+with warnings.catch_warnings(): # cleanlab silences every warning of the process when it is imported
+    from cleanlab.rank import get_label_quality_scores
 
 # %% ../nbs/10_evaluation_report.ipynb #10e00004
 def predict_all(

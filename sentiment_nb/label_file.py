@@ -85,6 +85,7 @@ class LabelFile:
         if self.path.suffix.lower()!='.csv': raise InputError(f"{path} is no .csv: labels are appended to a CSV file", option='out')
         self._stamp = None
         self._lines = []
+        self._live = None # stamp, and what holds
         try: self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as e: raise InputError(f"{path} cannot be written ({e.strerror}): choose another place", option='out') from None
         with self._locked():
@@ -165,7 +166,10 @@ def lines(self:LabelFile) -> list[Label]: # In the order of writing
 @patch
 def live(self:LabelFile) -> list[Label]: # The last of each labeller, row and part
     "The lines that hold, see `live_lines`"
-    return [Label(**line) for line in live_lines([line._asdict() for line in self.lines()])]
+    lines = self.lines()
+    if self._live is None or self._live[0]!=self._stamp:
+        self._live = self._stamp, [Label(**line) for line in live_lines([line._asdict() for line in lines])]
+    return self._live[1]
 
 @patch
 def agreed(self:LabelFile) -> list[Label]: # One for each row, `gold` empty where there is none

@@ -278,7 +278,7 @@ def _arrange(self:Labelling):
     self._learned = None # what the last `learn` left
     self._batch_X = {} # states of the batch, by position
     self._said = {} # what the unchanged model and VADER say, by position
-    self._curve = {} # scores by the labels that they were measured on
+    self._curve = {} # by number of labels: these, and the scores on them
     self.n_texts = len(self.table.texts)
     self.n_empty = self.table.n_empty
     self.n_copies = self.n_texts - len({*self.table.keys})
@@ -628,16 +628,23 @@ def _curve_points(self:Labelling, learning, X, scores):
     states = dict(zip(learning.positions.tolist(), X))
     batch = self.settings.batch
     step = batch*max(1, len(learning.classes)//batch//8)
-    for n in range(step, len(learning.classes), step):
+    total = len(learning.classes)
+    for n in range(step, total, step):
         part = _first(learning, n)
-        key = hash((part.positions.tobytes(), part.classes.tobytes()))
-        if key in self._curve or not _can_learn(part): continue
+        if self._is_drawn(n, part) or not _can_learn(part): continue
         candidate = probe_candidate(np.stack([states[i] for i in part.positions.tolist()]), part.classes)
-        self._curve[key] = len(part.classes), self._validate(part, [candidate])[0]
-    key = hash((learning.positions.tobytes(), learning.classes.tobytes()))
-    self._curve[key] = len(learning.classes), scores
-    points = sorted(self._curve.values(), key=lambda point: point[0])
+        self._curve[n] = part, self._validate(part, [candidate])[0]
+    self._curve[total] = learning, scores
+    points = [(n, of_n) for n,(_,of_n) in sorted(self._curve.items()) if n<=total]
     return [dict(n=n, name=s['name'], **s['accuracy']) for n,of_n in points for s in of_n]
+
+@patch
+def _is_drawn(self:Labelling, n, part):
+    "Whether the curve has a point for these labels; one for others of this number has been overtaken"
+    drawn,_ = self._curve.get(n, (None, None))
+    if drawn and np.array_equal(drawn.positions, part.positions) and np.array_equal(drawn.classes, part.classes): return True
+    self._curve.pop(n, None)
+    return False
 
 # %% ../nbs/22_labelling.ipynb #1ab0005b
 @patch

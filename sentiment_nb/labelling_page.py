@@ -72,6 +72,7 @@ class Desk:
         self.learn = learn
         self.turn = 0 # number of answers so far
         self.note = '' # about the last answer
+        self.shown = None # the item that the last view shows
         self.begun = bool(session.labeller and any(session.guide.values()))
         self.pending = '' # slow step that is due: '', 'learn' or 'batch'
         self.given = 0 # answers that what is learned depends on
@@ -86,14 +87,15 @@ class Desk:
         "What to draw"
         view = dict(turn=self.turn, note=self.note, guide=list(self.session.guide.items()))
         if not self.begun: return view | dict(form=self._form())
-        item = None if self.pending else self.session.next_text()
-        return view | (self._text_view(item) if item else self._pause_view())
+        self.shown = None if self.pending else self.session.next_text()
+        return view | (self._text_view(self.shown) if self.shown else self._pause_view())
 
     def press(self,
         event:dict, # `turn`, `action`, and what else the button sends
     ):
         "Take an answer; one to an earlier turn is a key pressed twice, and is ignored"
         if event.get('turn')!=self.turn: return
+        if not self.shown and event['action'] in ('give','skip','cannot_tell'): return
         self.turn += 1
         answers = dict(begin=self._begin, give=self._give, cannot_tell=self._cannot_tell, skip=self._skip,
             undo=self._undo, next=self._next, look=self._look)
@@ -116,7 +118,7 @@ def _begin(self:Desk, event):
 @patch
 def _give(self:Desk, event):
     "A label"
-    item = self.session.next_text()
+    item = self.shown
     label = event['label']
     self.session.give(label, item)
     if item.kind in ('test','repeat') or not self.learn: return f'Saved: {label}.'
@@ -127,12 +129,12 @@ def _give(self:Desk, event):
 
 @patch
 def _cannot_tell(self:Desk, event):
-    self.session.cannot_tell()
+    self.session.cannot_tell(self.shown)
     return 'Saved: cannot tell.'
 
 @patch
 def _skip(self:Desk, event):
-    self.session.skip()
+    self.session.skip(self.shown)
     return 'Skipped; it comes back.'
 
 @patch
@@ -507,11 +509,18 @@ def describe_agreement(
 def show_agreement(
     session:Labelling, # With labels
 ):
-    "Show agreement, and what labellers disagree about"
+    "Show agreement, and what labellers disagree about, to be decided together"
     sentences = describe_agreement(session)
     st.text('\n'.join(sentences) or 'No text has two labels yet.')
-    rows = [dict(row=r['row'], text=r['text']) | r['labels'] for r in disagreements(session.file.live())]
-    if rows: st.dataframe(rows, hide_index=True)
+    open_rows = {r['row']: dict(row=r['row'], text=r['text']) | r['labels'] for r in disagreements(session.file.live())}
+    if not open_rows: return
+    st.dataframe([*open_rows.values()], hide_index=True)
+    with st.form('decide', border=False):
+        row = st.selectbox('Row to decide', open_rows)
+        label = st.radio('Label that you settled on', session.labels, horizontal=True, format_func=lambda name: f'`{name}`')
+        if not st.form_submit_button('Decide'): return
+    session.decide(row, label)
+    st.rerun(scope='fragment')
 
 # %% ../nbs/22_labelling_page.ipynb #b43e9d00
 def name_folder(
