@@ -462,13 +462,15 @@ def show_panel(
     desk:Desk, # Of this visitor
     key:str='label panel', # Of the component, one for each desk
 ):
-    "Show the panel, and take the slow step that is due; to be called in a fragment"
+    "Take the slow step that is due, with its steps below the panel, and show what comes next"
     def take():
         if answer := st.session_state[key].get('press'): desk.press(answer)
-    _component(key=key, data=desk.view(), on_press_change=take)
-    if not desk.pending: return
-    with st.status('…') as status: desk.work(lambda sentence: status.update(label=sentence))
-    st.rerun(scope='fragment')
+    place = st.container()
+    below = st.empty()
+    if desk.pending:
+        with below.status('…') as status: desk.work(lambda sentence: status.update(label=sentence))
+        below.empty()
+    with place: _component(key=key, data=desk.view(), on_press_change=take)
 
 # %% ../nbs/22_labelling_page.ipynb #b49b9453
 CURVE_COLOURS = dict(probe='#0072b2', ngrams='#d55e00', unchanged='#808080', vader='#cc79a7') # Of candidates and baselines (Okabe and Ito 2008)
