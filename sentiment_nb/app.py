@@ -603,7 +603,8 @@ def show_sample(
     if not batch.sample:
         if not (n := _ask_size()): return
         settings = dict(text_column=batch.column, labels=batch.labels, model=folder, n_test=n, n_repeats=0)
-        try: batch.sample = labelling_page.open_desk(batch.out, Path(batch.folder.name)/'sample.csv', learn=False, **settings)
+        out = Path(batch.folder.name)/'sample.csv'
+        try: batch.sample = labelling_page.open_desk(batch.out, out, learn=False, **settings)
         except core.InputError as e: return st.error(escape_markdown(f'{e}'))
         st.rerun()
     labelling_page.show_desk(batch.sample, 'sample panel', show_shares)

@@ -474,13 +474,14 @@ def show_panel(
 
 # %% ../nbs/22_labelling_page.ipynb #b49b9453
 CURVE_COLOURS = dict(probe='#0072b2', ngrams='#d55e00', unchanged='#808080', vader='#cc79a7') # Of candidates and baselines (Okabe and Ito 2008)
-_SHARE = dict(type='quantitative', title='accuracy', axis=dict(format='%'), scale=dict(zero=False))
-_ENCODING = dict(x=dict(field='n', type='ordinal', title='labels to learn from', axis=dict(labelAngle=0)),
-    xOffset=dict(field='name'), color=dict(field='name', type='nominal', title=None, legend=dict(orient='bottom', columns=2),
-    scale=dict(domain=[*CURVE_COLOURS], range=[*CURVE_COLOURS.values()])))
-CURVE_CHART = dict(height=300, layer=[
-    dict(mark='rule', encoding=_ENCODING | dict(y=_SHARE | dict(field='low'), y2=dict(field='high'))),
-    dict(mark=dict(type='point', filled=True, size=60, opacity=1), encoding=_ENCODING | dict(y=_SHARE | dict(field='value')))]) # In Vega-Lite
+_N_LABELS = dict(field='n', type='ordinal', title='labels to learn from', axis=dict(labelAngle=0))
+_ACCURACY = dict(type='quantitative', title='accuracy', axis=dict(format='%'), scale=dict(zero=False))
+_COLOUR = dict(field='name', type='nominal', title=None, legend=dict(orient='bottom', columns=2),
+    scale=dict(domain=[*CURVE_COLOURS], range=[*CURVE_COLOURS.values()]))
+_POINT = dict(type='point', filled=True, size=60, opacity=1)
+CURVE_CHART = dict(height=300, encoding=dict(x=_N_LABELS, xOffset=dict(field='name'), color=_COLOUR), layer=[
+    dict(mark='rule', encoding=dict(y=_ACCURACY | dict(field='low'), y2=dict(field='high'))),
+    dict(mark=_POINT, encoding=dict(y=_ACCURACY | dict(field='value')))]) # In Vega-Lite: points with intervals
 
 def show_learned(
     learned:dict, # From `Labelling.learn`
@@ -580,7 +581,8 @@ def show_desk(
     if not progress.n_test: return
     if desk.learned: show_learned(desk.learned)
     if not desk.learn and not session.next_text(): on_complete(session)
-    st.download_button('Download labels', Path(session.out).read_bytes, Path(session.out).name, 'text/csv', on_click='ignore')
+    path = Path(session.out)
+    st.download_button('Download labels', path.read_bytes, path.name, 'text/csv', on_click='ignore')
     if st.toggle('Agreement', key=f'{key} agreement'): show_agreement(session)
     if progress.n_learn and st.toggle('Finish', key=f'{key} finish'): show_finish(desk)
 

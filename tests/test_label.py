@@ -107,6 +107,23 @@ def test_two_label_a_file_by_keyboard(browser, tmp_path):
     assert all(last['Ann',text]==TEXTS[text] for text in (first, *seen)) and last['Ann',second]=='(skipped)'
     assert json.loads((tmp_path/'labels.json').read_text())['guide']==GUIDE
 
+@pytest.mark.slow
+def test_hundred_texts_on_the_page_and_a_kill(browser, tmp_path):
+    "The server is killed three times on the way, and started again: whatever was shown as saved is there, and the labeller goes on"
+    texts = {f'{text} {i}': label for i in range(12) for text,label in TEXTS.items()}
+    write_texts(tmp_path/'inbox.csv', texts)
+    saved = {}
+    while len(saved)<100:
+        with label(tmp_path, '--n-test', 100, '--labeller', 'Ann') as server:
+            ann = visit(browser, server.url)
+            if not saved: ann.begin('')
+            ann.panel.locator('.text').wait_for()
+            for text in ann.label(texts, 34): saved[text] = texts[text]
+            ann.page.keyboard.press('0') # this one may be lost
+            server.process.kill()
+    rows = [row for row in read_labels(tmp_path/'labels.csv') if row['part']=='test']
+    assert {row['text']: row['gold'] for row in rows if row['gold']!='(cannot tell)'}==saved
+
 @contextmanager
 def jupyter_lab(folder, source):
     "A JupyterLab in a folder, with a notebook of one cell"
@@ -118,7 +135,8 @@ def jupyter_lab(folder, source):
     log = folder/'lab.log'
     with open(log, 'w') as f:
         env = environ(HOME=str(folder), PYTHONPATH=str(root))
-        p = subprocess.Popen([sys.executable, '-m', 'jupyter', 'lab', *options], cwd=folder, env=env, stdout=f, stderr=f)
+        command = [sys.executable, '-m', 'jupyter', 'lab', *options]
+        p = subprocess.Popen(command, cwd=folder, env=env, stdout=f, stderr=f)
     def address(): return re.findall(r'http://(?:localhost|127.0.0.1):\d+/', log.read_text())
     try: yield until(address, 120)[0] + 'lab/tree/label.ipynb?token=t&reset'
     finally:
