@@ -113,16 +113,16 @@ def test_hundred_texts_on_the_page_and_a_kill(browser, tmp_path):
     texts = {f'{text} {i}': label for i in range(12) for text,label in TEXTS.items()}
     write_texts(tmp_path/'inbox.csv', texts)
     saved = {}
-    while len(saved)<100:
+    for n in (33, 33, 34):
         with label(tmp_path, '--n-test', 100, '--labeller', 'Ann') as server:
             ann = visit(browser, server.url)
             if not saved: ann.begin('')
             ann.panel.locator('.text').wait_for()
-            for text in ann.label(texts, 34): saved[text] = texts[text]
+            for text in ann.label(texts, n): saved[text] = texts[text]
             ann.page.keyboard.press('0') # this one may be lost
             server.process.kill()
     rows = [row for row in read_labels(tmp_path/'labels.csv') if row['part']=='test']
-    assert {row['text']: row['gold'] for row in rows if row['gold']!='(cannot tell)'}==saved
+    assert len(saved)>90 and {row['text']: row['gold'] for row in rows if row['gold']!='(cannot tell)'}==saved
 
 @contextmanager
 def jupyter_lab(folder, source):
