@@ -579,7 +579,7 @@ def _labelling_page():
     st.info(MISSING_LABELS)
 
 def show_shares(
-    session:'Labelling', # With labels of a random sample
+    session:object, # A `Labelling`, with labels of a random sample
 ):
     "Show the share of each class with its interval"
     rows = session.shares()

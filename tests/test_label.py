@@ -5,11 +5,10 @@ import re
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pytest
 from conftest import environ, root
-from test_app import running, until
+from test_app import Visitor, app, looks, quickstart, running, until # noqa: F401
 
 KINDS = ['Great <b onclick="alert(1)">shop</b> <img src=x onerror="document.title=1"><script>document.title=2</script>',
     'مرحبا، الخدمة ممتازة', 'never '*17_000, 'two\nlines, "quoted"', 'Never again.']
@@ -17,6 +16,7 @@ LABELS = ['positive', 'negative', 'neutral']
 TEXTS = {f'{kind} {i}': LABELS[i%3] for i,kind in enumerate(KINDS*4)}
 KEYS = {'negative': '1', 'neutral': '2', 'positive': '3'}
 GUIDE = {name: f'It is {name}.' for name in KEYS}
+PARAGRAPHS = tuple(GUIDE.values())
 
 def write_texts(path, texts):
     with open(path, 'w', encoding='utf-8', newline='') as f: csv.writer(f).writerows([['text'], *([t] for t in texts)])
@@ -35,7 +35,7 @@ class Labeller:
         self.page = page
         self.panel = page.locator('.label-panel')
         self.page.set_default_timeout(60_000)
-    def begin(self, name, paragraphs=GUIDE.values()):
+    def begin(self, name, paragraphs=PARAGRAPHS):
         "Fill in the form by keyboard"
         self.panel.get_by_role('button', name='Begin').wait_for()
         self.page.keyboard.type(name)
@@ -123,6 +123,31 @@ def test_hundred_texts_on_the_page_and_a_kill(browser, tmp_path):
             server.process.kill()
     rows = [row for row in read_labels(tmp_path/'labels.csv') if row['part']=='test']
     assert len(saved)>90 and {row['text']: row['gold'] for row in rows if row['gold']!='(cannot tell)'}==saved
+
+@pytest.mark.slow
+def test_from_an_upload_to_shares_with_intervals(browser, quickstart, tmp_path): # noqa: F811
+    "A file is predicted, a sample of it labelled below, and the shares and the report have intervals, with no file in between"
+    truth = dict(zip(quickstart.texts[:100], [p.label for p in quickstart.predictor.predict(quickstart.texts[:100])]))
+    write_texts(tmp_path/'inbox.csv', truth)
+    labels = quickstart.predictor.record.labels
+    with app(tmp_path, '--model', quickstart.folder) as server, browser.new_context() as context:
+        v = Visitor(context, server.url).go('file')
+        v.upload(tmp_path/'inbox.csv')
+        v.predict().done()
+        v.tab.get_by_text('Label a sample').click()
+        v.tab.get_by_role('spinbutton', name='Texts to label').fill('10')
+        v.tab.keyboard.press('Tab')
+        v.button('Begin').click()
+        ann = Labeller(v.tab).begin('Ann', ['']*len(labels))
+        for _ in range(10): ann.press(str(1+labels.index(truth[ann.text().strip()])))
+        v.tab.get_by_text('Shares of the classes in the whole file').wait_for()
+        assert len(re.findall(r'\d+% \[\d+%, \d+%\]', v.tab.locator('body').inner_text()))==len(labels)
+        for _ in looks(v): ann.panel.wait_for()
+        v.tab.get_by_text('Over time, by group, and about what').click()
+        v.button('Answer').click()
+        v.button('Download report').wait_for(timeout=180_000)
+        assert 'from 10 texts labelled by a person' in v.tab.frame_locator('iframe').locator('body').inner_text()
+        v.no_traceback()
 
 @contextmanager
 def jupyter_lab(folder, source):
