@@ -642,7 +642,8 @@ def _curve_points(self:Labelling, learning, X, scores):
 def _is_drawn(self:Labelling, n, part):
     "Whether the curve has a point for these labels; one for others of this number has been overtaken"
     drawn,_ = self._curve.get(n, (None, None))
-    if drawn and np.array_equal(drawn.positions, part.positions) and np.array_equal(drawn.classes, part.classes): return True
+    is_same = drawn and np.array_equal(drawn.positions, part.positions) and np.array_equal(drawn.classes, part.classes)
+    if is_same: return True
     self._curve.pop(n, None)
     return False
 
@@ -651,13 +652,13 @@ def _is_drawn(self:Labelling, n, part):
 def learn(self:Labelling,
     on_step:Callable[[str],None]=lambda line: None, # Called with a line before each step
     general:str|Path|None='general', # Texts for the n-grams to learn from too; None leaves this candidate out
-) -> dict: # `n`, `scores` of `compare_candidates`, `curve`, and `verdict` of `judge_gain`
+) -> dict: # `n`, `scores` of `compare_candidates`, `curve`, `notes`, and `verdict` of `judge_gain`
     "Cross-validate the candidates of `adapt` on the labels so far, beside the unchanged model and VADER"
     learning = self._learning()
     n = len(learning.classes)
     if not _can_learn(learning):
         sentence = f"{n} labels to learn from are too few: {MIN_LABELS} and two of each class begin to tell"
-        return dict(n=n, scores=[], curve=[], verdict=dict(state='too few', sentence=sentence))
+        return dict(n=n, scores=[], curve=[], notes=[], verdict=dict(state='too few', sentence=sentence))
     on_step(f'reading {n} texts')
     X = self.embed(learning.positions)
     candidates = [probe_candidate(X, learning.classes)]
@@ -667,8 +668,15 @@ def learn(self:Labelling,
     scores,probe,folds = self._validate(learning, candidates)
     fitted = fit_probe(X, learning.classes, probe.setting)
     self._learned = Learned(learning, softmax(probe.logits.mean(0)), learning.names, fitted)
-    curve = self._curve_points(learning, X, scores)
-    return dict(n=n, scores=scores, curve=curve, verdict=self._judge(learning, candidates[0], probe, folds))
+    report = dict(n=n, scores=scores, curve=self._curve_points(learning, X, scores), notes=self._notes())
+    return report | dict(verdict=self._judge(learning, candidates[0], probe, folds))
+
+@patch
+def _notes(self:Labelling):
+    "What distorts the accuracies of cross-validation"
+    if self.settings.strategy in ('random','diverse'): return []
+    return ["texts were chosen because they are hard: accuracies by cross-validation are lower than further texts will give, "
+        "for what learned and for the unchanged model; the locked test is not touched by that"]
 
 @patch
 def _judge(self:Labelling, learning, candidate, full, folds):
@@ -836,6 +844,7 @@ def _sentences(self:Labelling, report):
     test = report['test']
     if test: sentences.append(f"on the locked test the model is right in {describe_accuracy(test['accuracy'], test['n'])}, "
         f"the unchanged one in {describe_accuracy(test['unchanged'], test['n'])}")
+    sentences += self._notes()
     own = self.self_agreement()
     if own['n']: sentences.append(f"{self.labeller or 'the labeller'} gave the same label again to {own['same']} of {own['n']} texts: "
         "no model can be more right than its labels")
