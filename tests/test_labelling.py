@@ -20,7 +20,8 @@ def films():
     "Sentences about films, with their labels"
     ds = load_reviews()
     frame = pd.DataFrame({'text': ds['text'][:], 'label': ds['label'][:], 'domain': ds['domain'][:]})
-    frame = frame[frame.domain=='film sentences'].drop_duplicates('text').sample(400, random_state=2).reset_index(drop=True)
+    sentences = frame[frame.domain=='film sentences'].drop_duplicates('text')
+    frame = sentences.sample(400, random_state=2).reset_index(drop=True)
     return pd.DataFrame({'text': frame.text, 'truth': np.where(frame.label, 'positive', 'negative')})
 
 def answer_all(session, truth):
@@ -126,7 +127,8 @@ def test_hostile_texts_come_back_as_they_are(tiny, cli, workdir):
 
 def test_a_kill_at_any_byte_loses_at_most_the_last_line(workdir):
     "A file cut off anywhere opens, keeps each whole line, and goes on"
-    rows = [Label(i, text, 'positive', 'test', .5, 'Ann', f'2026-12-01T10:00:0{i}.000001Z') for i,text in enumerate(HOSTILE[3:7])]
+    def row(i): return Label(i, HOSTILE[i+3], 'positive', 'test', .5, 'Ann', f'2026-12-01T10:00:0{i}.000001Z')
+    rows = [row(i) for i in range(4)]
     LabelFile('whole.csv', ('city',)).append(rows, {'city': 'Bad "Ems",\nLahn'})
     with open('whole.csv', 'rb') as f: content = f.read()
     header = content.index(b'\n') + 1
