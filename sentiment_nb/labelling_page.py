@@ -479,7 +479,7 @@ _ACCURACY = dict(type='quantitative', title='accuracy', axis=dict(format='%'), s
 _COLOUR = dict(field='name', type='nominal', title=None, legend=dict(orient='bottom', columns=2),
     scale=dict(domain=[*CURVE_COLOURS], range=[*CURVE_COLOURS.values()]))
 _POINT = dict(type='point', filled=True, size=60, opacity=1)
-CURVE_CHART = dict(height=300, encoding=dict(x=_N_LABELS, xOffset=dict(field='name'), color=_COLOUR), layer=[
+CURVE_CHART = dict(height=380, encoding=dict(x=_N_LABELS, xOffset=dict(field='name'), color=_COLOUR), layer=[
     dict(mark='rule', encoding=dict(y=_ACCURACY | dict(field='low'), y2=dict(field='high'))),
     dict(mark=_POINT, encoding=dict(y=_ACCURACY | dict(field='value')))]) # In Vega-Lite: points with intervals
 
