@@ -21,7 +21,7 @@ def pytest_configure(config):
     config.addinivalue_line('markers', 'slow: takes minutes or wants the large data sets; run by `make test-all`')
 
 # Files that read what `test_cache.py` makes
-NEED_MODELS = [f'test_{name}.py' for name in ('app', 'engine', 'languages', 'report', 'roberta', 'themes')]
+NEED_MODELS = [f'test_{name}.py' for name in ('app', 'engine', 'label', 'languages', 'report', 'roberta', 'themes')]
 
 def pytest_collection_modifyitems(items):
     """One worker makes the models of `test_cache.py` and goes on with the first file that reads them; the other makes `tiny`
