@@ -447,8 +447,8 @@ def _forward(net, tokenizer, ids, batch_size=64, device='cpu'):
     "Outputs of `net` for each row of token ids, in batches of similar length"
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     outputs = []
-    for start in range(0, len(order), batch_size):
-        batch = tokenizer.pad({'input_ids': [ids[i] for i in order[start:start+batch_size]]}, return_tensors='pt').to(device)
+    for k in range(0, len(order), batch_size):
+        batch = tokenizer.pad({'input_ids': [ids[i] for i in order[k:k+batch_size]]}, return_tensors='pt').to(device)
         outputs.append(net(batch['input_ids'], batch['attention_mask']).float().cpu())
     return torch.cat(outputs).numpy()[np.argsort(order)]
 
