@@ -38,8 +38,8 @@ json.dump([ds['text'][:], [names[i] for i in ds['label'][:]]], open(sys.argv[1],
 
 def environment(checkout, cache):
     "One thread, no hub, the package of a checkout"
-    changes = {'PYTHONPATH': str(checkout), 'SENTIMENT_NB_CACHE': str(cache), 'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1'}
-    return os.environ | changes
+    changes = {'PYTHONPATH': str(checkout), 'SENTIMENT_NB_CACHE': str(cache)}
+    return os.environ | changes | {'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1'}
 
 def run(checkout, folder, *command, cache=None):
     "Seconds and peak memory of `sentiment-nb COMMAND` by a checkout, in a process whose current folder is `folder`"
@@ -120,7 +120,8 @@ def judge(summary):
         now,before = (by_checkout[name][unit]['median'] for name in ('now', 'before'))
         ratio = before/now if unit=='seconds' else now/before
         held = ratio>=.9 if unit=='seconds' else ratio<=1.1
-        yield dict(job=job, what='throughput' if unit=='seconds' else 'peak memory', now_to_before=ratio, held='yes' if held else 'NO')
+        what = 'throughput' if unit=='seconds' else 'peak memory'
+        yield dict(job=job, what=what, now_to_before=ratio, held='yes' if held else 'NO')
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,7 +147,8 @@ def main():
         measured = measure(jobs, checkouts, args.repeat, folder)
         summary = {job: {name: summarize(runs) for name,runs in of.items()} for job,of in measured.items()}
         size = (folder/'wide.csv').stat().st_size
-    rows = [dict(job=job, checkout=name, **units) for job,by_checkout in summary.items() for name,units in by_checkout.items()]
+    pairs = [(job, name) for job,by_checkout in summary.items() for name in by_checkout]
+    rows = [dict(job=job, checkout=name, **summary[job][name]) for job,name in pairs]
     print_table(rows, f'{n_wide:,} wide rows ({size/1e6:,.0f} MB), {args.rows:,} plain rows, n={args.repeat}')
     verdicts = list(judge(summary))
     if verdicts: print_table(verdicts, 'Must hold')

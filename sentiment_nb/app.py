@@ -278,7 +278,8 @@ def predict_upload(
         on_rows(summary.n)
     predict = partial(model.predict, sleep=sleep) if isinstance(model, client.Client) else model.predict
     chunked = ChunkedPredictor(predict, model.record, on_chunk)
-    try: scale.predict_file(chunked, upload.path, out, column, upload.encoding, format='csv', overwrite=True, **upload.form)
+    options = upload.form | dict(format='csv', overwrite=True)
+    try: scale.predict_file(chunked, upload.path, out, column, upload.encoding, **options)
     except client.ServiceError: raise
     except core.InputError as e: raise convert_error(e, upload.path, upload.name) from None
     return summary
@@ -436,7 +437,7 @@ class Batch:
     guess:str|None='utf-8' # Its encoding, from `guess_encoding`
     encoding:str|None='' # The encoding in which it was read; empty before it is read
     form:dict=field(default_factory=dict) # `quoting` and `delimiter` with which it was read
-    asked:list[str]=field(default_factory=list) # Those of them that an error has named
+    options:list[str]=field(default_factory=list) # Those of them that an error has named
     upload:Upload|None=None # Its columns, counts and first rows
     rejection:str|None=None # Why it cannot be used
     running:bool=False # Whether it is being predicted
@@ -490,7 +491,7 @@ def reread(
         with st.spinner('Reading the file …'): batch.upload = read_upload(batch.path, batch.name, encoding, **form)
     except core.InputError as e:
         batch.rejection = f'{e}'
-        if e.option in CHOICES and e.option not in batch.asked: batch.asked.append(e.option)
+        if e.option in CHOICES and e.option not in batch.options: batch.options.append(e.option)
 
 # %% ../nbs/28_app.ipynb #81d6bb83
 def _forget(): st.session_state.pop('batch', None)
@@ -506,9 +507,9 @@ def _choose_encoding(batch):
 def _choose_form(batch):
     "Show a select box for each option that an error has named, and return the user's choices"
     form = {}
-    for option in batch.asked:
-        choice = st.selectbox(WIDGETS[option], list(CHOICES[option]), key=f'{option} {batch.id}', persist_state='session',
-            disabled=batch.running, help='The file cannot be read as it seems to be written. Choose how to read it.')
+    for option in batch.options:
+        choice = st.selectbox(WIDGETS[option], list(CHOICES[option]), key=f'{option} {batch.id}',
+            persist_state='session', disabled=batch.running, help='The file cannot be read as it seems to be written. Choose how to read it.')
         if CHOICES[option][choice]: form[option] = CHOICES[option][choice]
     return form
 
@@ -522,9 +523,9 @@ def choose_file() -> Batch|None: # From `keep_upload`, read
     batch = session.get('batch')
     if file is not None and (batch is None or batch.id!=file.file_id): batch = session.batch = keep_upload(file)
     if batch is None: return None
-    asked = list(batch.asked)
+    before = list(batch.options)
     reread(batch, _choose_encoding(batch), _choose_form(batch))
-    if batch.asked!=asked: st.rerun() # to show the widget
+    if batch.options!=before: st.rerun() # to show the widget
     if batch.rejection: raise core.InputError(batch.rejection)
     return batch
 

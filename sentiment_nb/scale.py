@@ -577,6 +577,7 @@ def _predict_part(run, table, file, part, chunk):
     run.rows += counts['rows']
     run.report(run.rows, run.total)
 
+# %% ../nbs/23_scale.ipynb #5ca1e303
 def _header(run, table, columns):
     "What each part of a text format begins with"
     if run.work.suffix not in ('.csv','.tsv'): return ''

@@ -47,7 +47,7 @@ from .calibration import calibrate
 from .cleaning import clean_text, prepare_data, subsample, write_train_digests
 from .core import LABELS, InputError, ModelRecord, atomic_folder, cache_dir, check_hub
 from .core import check_positive, check_seed, check_unknown, encode, linear_logits
-from .core import sha256_file, verify_checksums, write_checksums, write_json
+from .core import sha256_file, verify_checksums, write_checksums, write_json, write_text
 from .data import data_record, load_prepared, load_splits, locate_in_wheel, map_labels, normalize_label
 from .data import text_domains
 
@@ -390,16 +390,14 @@ def finish_model_folder(
     record.versions = {p: version(p) for p in _PACKAGES}
     record.save(folder)
     metadata = dict(library_name=record.library, pipeline_tag='text-classification', tags=['sentiment-analysis'])
-    card = format_model_card(name, metadata, _describe_training(record, rows))
-    (folder/'README.md').write_text(card, encoding='utf-8')
+    write_text(folder/'README.md', format_model_card(name, metadata, _describe_training(record, rows)))
     write_checksums(folder)
 
 # %% ../nbs/07_training.ipynb #34b0000a
 def _has_bf16():
     "Whether the hardware supports bfloat16"
     if torch.cuda.is_available(): return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()
-    return any(capabilities.get(k) for k in ('avx512_bf16','amx_bf16'))
+    return any(getattr(torch.cpu, 'get_capabilities', dict)().get(k) for k in ('avx512_bf16','amx_bf16'))
 
 def _check_settings(settings, seed, report_to):
     "Reject settings that no run can use"
@@ -449,9 +447,8 @@ def _forward(net, tokenizer, ids, batch_size=64, device='cpu'):
     "Outputs of `net` for each row of token ids, in batches of similar length"
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     outputs = []
-    for start in range(0, len(order), batch_size):
-        batch_ids = [ids[i] for i in order[start:start+batch_size]]
-        batch = tokenizer.pad({'input_ids': batch_ids}, return_tensors='pt').to(device)
+    for k in range(0, len(order), batch_size):
+        batch = tokenizer.pad({'input_ids': [ids[i] for i in order[k:k+batch_size]]}, return_tensors='pt').to(device)
         outputs.append(net(batch['input_ids'], batch['attention_mask']).float().cpu())
     return torch.cat(outputs).numpy()[np.argsort(order)]
 
@@ -973,9 +970,9 @@ def quickstart_root(
 ) -> Path: # It need not exist
     "Folder of the quickstart's models in the cache, one for each package version and choice of source, model, rows and columns"
     if Path(source).is_file(): source = f'{Path(source).name}-{sha256_file(source)[:12]}' # known by its content
-    choices = [(source, 'tweets'), (model, 'minilm'), (rows, None)]
+    digest = hashlib.sha256(repr(sorted(columns.items())).encode()).hexdigest()[:8] if columns else None
+    choices = [(source, 'tweets'), (model, 'minilm'), (rows, None), (digest, None)]
     changed = [str(value).replace('/', '_') for value,default in choices if value!=default]
-    if columns: changed.append(hashlib.sha256(repr(sorted(columns.items())).encode()).hexdigest()[:8])
     return cache_dir()/'-'.join(['quickstart', version('sentiment_nb'), *changed])
 
 def load_quickstart(
@@ -994,5 +991,6 @@ def load_quickstart(
     """
     quick = Quickstart(quickstart_root(source, model, rows, **columns))
     with FileLock(f'{quick.root}.lock'):
-        if not quick.model.is_dir(): train_quickstart(quick.model, quick.data, source=source, model=model, rows=rows, **columns)
+        choices = dict(source=source, model=model, rows=rows) | columns
+        if not quick.model.is_dir(): train_quickstart(quick.model, quick.data, **choices)
     return quick

@@ -174,7 +174,8 @@ def run_with(path, folder, source, rows, columns):
     passed, _ = run_nb(copy, basepath=folder)
     assert passed
 
-COLUMNS = {'text_column': 'Review', 'label_column': 'Stars', 'labels': {'1': 'negative', '3': 'neutral', '5': 'positive'}}
+STARS = {'1': 'negative', '3': 'neutral', '5': 'positive'}
+COLUMNS = {'text_column': 'Review', 'label_column': 'Stars', 'labels': STARS}
 
 def write_own(path, n):
     "A table of film reviews and tweets of three classes, in columns and labels of its own"

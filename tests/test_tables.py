@@ -35,7 +35,8 @@ def prepared(cli, workdir):
         (workdir/name).write_bytes(content)
         done = cli('prepare', name, '--out', 'out', *args)
         assert done.code==0, done.err
-        rows = sum((pq.read_table(workdir/'out'/f'{s}.parquet', columns=['text','label']).to_pylist() for s in SPLITS), [])
+        def read(split): return pq.read_table(workdir/'out'/f'{split}.parquet', columns=['text','label']).to_pylist()
+        rows = sum(map(read, SPLITS), [])
         classes = json.loads((workdir/'out'/'prepared.json').read_text())['classes']
         return {r['text']: classes[r['label']] for r in rows}, done
     return run
@@ -501,7 +502,8 @@ def test_columns_that_come_along(out, cli, model, workdir):
     (workdir/'a.jsonl').write_text('{"id": 7, "text": "fine", "label": 5, "x": {"y": 1}}\n{"text": "dull", "label": 1}\n')
     command = ['predict', '--model', model, '--file', 'a.jsonl', '--out', out]
     new = ['label', 'confidence', 'uncertain', 'truncated', 'prob_negative', 'prob_positive']
-    for columns,names in (('id', ['id', *new]), ('label,text', ['label', 'text', 'predicted_label', *new[1:]]), ('', new)):
+    named = {'id': ['id', *new], 'label,text': ['label', 'text', 'predicted_label', *new[1:]], '': new}
+    for columns,names in named.items():
         assert cli(*command, '--columns', columns).code==0
         assert list(next(read_table(out)[1]))==names
 
