@@ -35,7 +35,7 @@ timed = @mkdir -p .cache; start=$$(date +%s); $(2); status=$$?; echo "$$(( $$(da
 # A file of tests stays with one worker, which so starts its servers and browser once; the chapters' models are made by the first
 test: .venv/.installed-dev check ## Run the tests and every notebook
 	$(call timed,tests,$(TEST_ENV) $(BIN)/pytest tests -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder --timeout 600 --durations 20)
-	$(call timed,notebooks,$(TEST_ENV) $(BIN)/nbdev_test --n_workers $(WORKERS) --do_print --timing)
+	$(call timed,notebooks,$(TEST_ENV) $(BIN)/python tests/chapters.py $(WORKERS))
 	@cat $(TIMES); rm $(TIMES)
 
 test-all: test ## The same, then the long checks; SENTIMENT_NB_DATA names a folder with the large data sets
