@@ -772,7 +772,7 @@ def _train_on_tweets(out, data, exclude):
     _print_step('Loading the embedded tweets')
     tweets = load_tweets()
     print(f"{len(tweets):,} tweets labelled by people: {_class_counts(tweets)}. The neutral ones are left out here.")
-    train_quickstart(out, data, _print_step, exclude=exclude)
+    train_quickstart(out, data, exclude=exclude, on_step=_print_step)
     return [f'{out}-linear', f'{out}-frozen']
 
 def _train_on_all(out, data, exclude):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MINILM_SHA256', 'HUB_IDS', 'LEARNING_RATES', 'LOCAL_ENCODER', 'OFFLINE', 'VOCABULARY_FILES', 'MIN_VOCABULARY',
-           'NOT_EXPORTABLE', 'MODEL_CARD', 'ADDITIVE_MASK', 'TOKEN', 'C_GRID', 'resolve_encoder', 'tokenize',
+           'NOT_EXPORTABLE', 'MODEL_CARD', 'ADDITIVE_MASK', 'TOKEN', 'C_GRID', 'N_TEXTS', 'resolve_encoder', 'tokenize',
            'load_tokenizer', 'load_pretrained', 'freeze', 'make_arguments', 'ProgressCallback', 'compute_metrics',
            'CheckpointCallback', 'make_trainer', 'fit_trainer', 'format_model_card', 'finish_model_folder',
            'find_checkpoint', 'LogitsOnly', 'save_transformer', 'train_transformer', 'torch_logits', 'trace_to_onnx',
@@ -724,9 +724,7 @@ class PooledEncoder(torch.nn.Module):
         mean = (hidden*mask).sum(1)/mask.sum(1)
         return self.head(torch.nn.functional.normalize(mean))
 
-def probe_head(
-    regression:LogisticRegression, # Fitted; with two classes it has one row of weights
-) -> torch.nn.Linear: # (n_features, n_classes)
+def probe_head(regression:LogisticRegression) -> torch.nn.Linear: # A fitted classifier; one row for each class
     "A logistic regression of scikit-learn as a linear layer with one row for each class"
     coef = regression.coef_
     intercept = regression.intercept_
@@ -912,28 +910,27 @@ def train_model(
     return out
 
 # %% ../nbs/07_training.ipynb #eaefa228
-def _quickstart_texts(): return int(os.environ.get('CHAPTER_TEXTS', 10_000)) # of the probe and the encoder
+N_TEXTS = int(os.environ.get('CHAPTER_TEXTS', 10_000)) # That the linear probe and the encoder learn from; fewer in tests
 
 def train_quickstart(
     out:str|Path='models/quickstart', # The fine-tuned model's folder; the baselines are saved beside it as `…-linear` and `…-frozen`
     data:str|Path='data/quickstart', # Folder for the prepared tweets
-    on_step:Callable[[str],None]=lambda line: None, # Called with a line before each step
     source:str|Path='tweets', # A source of `load_source`
     model:str|Path='minilm', # An encoder of `train_transformer`
     rows:int|None=None, # Rows of each split of the source; None takes all
     exclude:str|Path|None=None, # A table or source whose texts must not be trained on
+    on_step:Callable[[str],None]=lambda line: None, # Called with a line before each step
     **columns, # text_column, label_column, labels and further options of `load_source` for a file
 ) -> Path: # `out`
     "Prepare the tweets, train the linear model and the frozen probe, and fine-tune MiniLM on 10,000 texts"
-    limit = _quickstart_texts()
     on_step(f'Splitting {source}: copies out, a fifth held out for the test')
     prepare_data(source, data, sizes=(.1, .2), limit=rows, exclude=exclude, **columns)
     on_step('Training the linear baseline on every remaining text')
     train_linear(data, f'{out}-linear')
-    on_step(f'Logistic regression on the embeddings of MiniLM as it was pretrained, for {limit:,} of them')
-    train_linear_probe(data, f'{out}-frozen', max_length=128, limit=limit)
-    on_step(f'Fine-tuning {model} on the same {limit:,}: one epoch, a few minutes')
-    return train_transformer(data, out, model, epochs=1, limit=limit, max_length=128, batch_size=16,
+    on_step(f'Logistic regression on the embeddings of MiniLM as it was pretrained, for {N_TEXTS:,} of them')
+    train_linear_probe(data, f'{out}-frozen', max_length=128, limit=N_TEXTS)
+    on_step(f'Fine-tuning {model} on the same {N_TEXTS:,}: one epoch, a few minutes')
+    return train_transformer(data, out, model, epochs=1, limit=N_TEXTS, max_length=128, batch_size=16,
         learning_rate=2e-4, freeze_layers=2)
 
 # %% ../nbs/07_training.ipynb #f19b6ddd
@@ -974,8 +971,7 @@ def quickstart_root(
     "Folder of the quickstart's models in the cache, one for each package version and choice of source, model, rows and columns"
     if Path(source).is_file(): source = f'{Path(source).name}-{sha256_file(source)[:12]}' # known by its content
     digest = hashlib.sha256(repr(sorted(columns.items())).encode()).hexdigest()[:8] if columns else None
-    texts = f'{_quickstart_texts()}-texts'
-    choices = [(source, 'tweets'), (model, 'minilm'), (rows, None), (digest, None), (texts, '10000-texts')]
+    choices = [(source, 'tweets'), (model, 'minilm'), (rows, None), (digest, None), (f'{N_TEXTS}-texts', '10000-texts')]
     changed = [str(value).replace('/', '_') for value,default in choices if value!=default]
     return cache_dir()/'-'.join(['quickstart', version('sentiment_nb'), *changed])
 
@@ -995,6 +991,5 @@ def load_quickstart(
     """
     quick = Quickstart(quickstart_root(source, model, rows, **columns))
     with FileLock(f'{quick.root}.lock'):
-        choices = dict(source=source, model=model, rows=rows) | columns
-        if not quick.model.is_dir(): train_quickstart(quick.model, quick.data, **choices)
+        if not quick.model.is_dir(): train_quickstart(quick.model, quick.data, source, model, rows, **columns)
     return quick

@@ -647,8 +647,8 @@ def test_the_quickstart_knows_a_file_by_its_content(workdir):
 
 def test_the_tests_have_models_of_their_own(monkeypatch):
     "The number of training texts is part of the folder's name"
-    from sentiment_nb.training import quickstart_root
-    monkeypatch.delenv('CHAPTER_TEXTS')
-    whole = quickstart_root()
-    monkeypatch.setenv('CHAPTER_TEXTS', '25')
-    assert quickstart_root().name==f'{whole.name}-25-texts'
+    from sentiment_nb import training
+    monkeypatch.setattr(training, 'N_TEXTS', 10_000)
+    whole = training.quickstart_root()
+    monkeypatch.setattr(training, 'N_TEXTS', 25)
+    assert training.quickstart_root().name==f'{whole.name}-25-texts'
