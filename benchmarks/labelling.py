@@ -129,7 +129,8 @@ def unchanged_row(draws, domain, strategy, n=200):
     "What is kept with the labels of a strategy against the unchanged model"
     rows = [d for d in draws if (d['domain'], d['strategy'], d['n'], d['candidate'])==(domain, strategy, n, 'kept')]
     gains = [d['accuracy']-d['unchanged'] for d in rows]
-    row = dict(domain=domain, strategy=strategy, n=n, seeds=len(rows), unchanged=float(np.mean([d['unchanged'] for d in rows])))
+    unchanged = float(np.mean([d['unchanged'] for d in rows]))
+    row = dict(domain=domain, strategy=strategy, n=n, seeds=len(rows), unchanged=unchanged)
     return row | mean_interval(gains) | dict(p_better=p_value(gains, 'greater'))
 
 def add_holm(rows, key):
@@ -142,10 +143,12 @@ def curves(args):
     points = []
     for domain,candidate,strategy,n in product(args.domains, CANDIDATES, STRATEGIES, SIZES):
         values = [*accuracies(draws, domain=domain, candidate=candidate, n=n, strategy=strategy).values()]
-        if values: points.append(dict(domain=domain, candidate=candidate, strategy=strategy, n=n, seeds=len(values)) | mean_interval(values))
+        row = dict(domain=domain, candidate=candidate, strategy=strategy, n=n, seeds=len(values))
+        if values: points.append(row | mean_interval(values))
     for domain in args.domains:
         values = list({d['seed']: d['unchanged'] for d in draws if d['domain']==domain}.values())
-        points.append(dict(domain=domain, candidate='unchanged', strategy='none', n=0, seeds=len(values)) | mean_interval(values))
+        row = dict(domain=domain, candidate='unchanged', strategy='none', n=0, seeds=len(values))
+        points.append(row | mean_interval(values))
     cases = {(p['domain'], p['candidate'], p['n']) for p in points if p['n']}
     compared = [compare_row(draws, *case, strategy) for case in sorted(cases) for strategy in STRATEGIES[1:]]
     for key in ('p_worse','p_better'): add_holm(compared, key)
@@ -156,7 +159,8 @@ def curves(args):
     promises = [promise_row(draws, *case) for case in product(args.domains, STRATEGIES, (100, 200))]
     print_table(gains, 'what is kept with 200 labels against the unchanged model')
     print_table(promises, 'accuracy that cross-validation of the probe promised, and that further texts gave')
-    save('labelling', args, PACKAGES, dict(points=points, compared=compared, gains=gains, promises=promises), part='curves')
+    tables = dict(points=points, compared=compared, gains=gains, promises=promises)
+    save('labelling', args, PACKAGES, tables, part='curves')
 
 def one_cover(pool, n_table, strategy, seed, n_learn=100):
     "Whether intervals of the shares hold, by labels alone, the unchanged model and the adapted one"
@@ -181,8 +185,8 @@ def one_cover(pool, n_table, strategy, seed, n_learn=100):
             true = float((y==k).mean())
             held = bool(low<=true<=high)
             error = share.estimate.share-true
-            rows.append(dict(domain=pool.domain, table=n_table, strategy=strategy, seed=seed, model=model, label=share.label,
-                held=held, width=high-low, error=float(error)))
+            row = dict(domain=pool.domain, table=n_table, strategy=strategy, seed=seed, model=model, label=share.label)
+            rows.append(row | dict(held=held, width=high-low, error=float(error)))
     return rows
 
 def cover(args):
@@ -201,15 +205,17 @@ def cover(args):
 def coverage(args):
     "Coverage of the intervals of all shares"
     draws = read_lines(args.cache/'labelling-cover.jsonl')
-    keys = sorted({(d['domain'], d['table'], d['strategy'], d['model']) for d in draws})
+    def key(d): return d['domain'], d['table'], d['strategy'], d['model']
+    keys = sorted(set(map(key, draws)))
     rows = []
     for domain,n_table,strategy,model in keys:
-        group = [d for d in draws if (d['domain'], d['table'], d['strategy'], d['model'])==(domain, n_table, strategy, model)]
+        group = [d for d in draws if key(d)==(domain, n_table, strategy, model)]
         of_labels = {label: [d for d in group if d['label']==label] for label in {d['label'] for d in group}}
         held = {label: float(np.mean([d['held'] for d in ds])) for label,ds in of_labels.items()}
         row = dict(domain=domain, table=n_table, strategy=strategy, model=model, draws=len(of_labels['negative']))
         row |= dict(coverage=float(np.mean([d['held'] for d in group])), lowest=min(held.values()))
-        rows.append(row | dict(width=float(np.mean([d['width'] for d in group])), bias=float(np.mean([d['error'] for d in of_labels['negative']]))))
+        bias = float(np.mean([d['error'] for d in of_labels['negative']]))
+        rows.append(row | dict(width=float(np.mean([d['width'] for d in group])), bias=bias))
     print_table(rows, 'shares from a locked test of 60 texts, 100 labels learned beside it; coverage of 95 % intervals over all classes')
     save('labelling', args, PACKAGES, dict(rows=rows), part='coverage')
 
@@ -239,7 +245,8 @@ def refit(args):
             given = (time.process_time()-start)/20
             start = time.process_time()
             session.learn(general=start_of('sentiment140', args.cache)[1])
-            rows.append(dict(labels=session.progress().n_learn, choose=chosen, give=given, learn=time.process_time()-start))
+            learned = time.process_time()-start
+            rows.append(dict(labels=session.progress().n_learn, choose=chosen, give=given, learn=learned))
     print_table(rows, f'processor seconds with {n:,} texts in the pool: choosing a batch (refit included), giving a label, cross-validating')
     gib = (peak_memory()-before)/2**30
     print_table([dict(pool=n, open_s=opened, more_memory_gib=gib, states_mib=session._pool_X.nbytes/2**20)])
