@@ -79,10 +79,18 @@ def is_tuple_assignment(node):
     return (isinstance(node, ast.Assign) and any(isinstance(t, ast.Tuple) for t in node.targets)
         and isinstance(node.value, (ast.Tuple, ast.GeneratorExp)))
 
+def segment(source_lines, node):
+    "The source of a node, as `ast.get_source_segment` gives it, which splits the whole source for each; the lines are UTF-8"
+    first, *more = source_lines[node.lineno-1:node.end_lineno]
+    if not more: return first[node.col_offset:node.end_col_offset].decode()
+    *between, last = more
+    return b'\n'.join([first[node.col_offset:], *between, last[:node.end_col_offset]]).decode()
+
 def statement_tokens(source, tree):
     "Words and signs of each simple statement"
+    source_lines = source.encode().split(b'\n')
     simple = [n for n in ast.walk(tree) if isinstance(n, SIMPLE) and not is_docstring(n)]
-    return [len(TOKEN.findall(ast.get_source_segment(source, n) or '')) for n in simple]
+    return [len(TOKEN.findall(segment(source_lines, n))) for n in simple]
 
 def vague_names(tree):
     "Local names that say nothing of what they hold"
