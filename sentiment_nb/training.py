@@ -445,7 +445,7 @@ class LogitsOnly(torch.nn.Module):
         return self.net(input_ids=input_ids, attention_mask=attention_mask).logits
 
 @torch.inference_mode()
-def _forward(net, tokenizer, ids, batch_size=64, device='cpu'):
+def _forward(net, tokenizer, ids, batch_size=16, device='cpu'):
     "Outputs of `net` for each row of token ids, in batches of similar length"
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     outputs = []
@@ -466,7 +466,7 @@ def save_transformer(
     tokenizer = trainer.processing_class
     validation = trainer.eval_dataset
     net = LogitsOnly(trainer.model.eval())
-    logits = _forward(net, tokenizer, validation['input_ids'][:], device=trainer.model.device)
+    logits = _forward(net, tokenizer, validation['input_ids'][:], batch_size=64, device=trainer.model.device)
     calibrate(record, logits, validation['labels'][:], domains)
     tokenizer.model_max_length = record.max_length
     with _quiet(): trainer.model.save_pretrained(folder)
@@ -530,7 +530,7 @@ def train_transformer(
 def torch_logits(
     folder:str|Path, # A model folder of kind `transformer`
     texts:list[str], # Raw texts
-    batch_size:int=64, # Texts per forward pass, sorted by length
+    batch_size:int=16, # Texts per forward pass, sorted by length
 ) -> np.ndarray: # Logits, (n_texts, n_classes)
     "Logits by PyTorch, the reference for every other engine"
     record = ModelRecord.load(folder)
