@@ -13,7 +13,7 @@ __all__ = ['MINILM_SHA256', 'HUB_IDS', 'LEARNING_RATES', 'LOCAL_ENCODER', 'OFFLI
            'train_quickstart', 'Quickstart', 'quickstart_root', 'load_quickstart']
 
 # %% ../nbs/07_training.ipynb #a6bfd7a1
-import inspect, json, re, shutil, sys, time, warnings
+import inspect, json, os, re, shutil, sys, time, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -913,6 +913,8 @@ def train_model(
     return out
 
 # %% ../nbs/07_training.ipynb #eaefa228
+def _quickstart_texts(): return int(os.environ.get('CHAPTER_TEXTS', 10_000)) # of the probe and the encoder
+
 def train_quickstart(
     out:str|Path='models/quickstart', # The fine-tuned model's folder; the baselines are saved beside it as `…-linear` and `…-frozen`
     data:str|Path='data/quickstart', # Folder for the prepared tweets
@@ -923,14 +925,15 @@ def train_quickstart(
     exclude:str|Path|None=None, # A table or source whose texts must not be trained on
 ) -> Path: # `out`
     "Prepare the tweets, train the linear model and the frozen probe, and fine-tune MiniLM on 10,000 texts"
+    limit = _quickstart_texts()
     on_step(f'Splitting {source}: copies out, a fifth held out for the test')
     prepare_data(source, data, sizes=(.1, .2), limit=rows, exclude=exclude)
     on_step('Training the linear baseline on every remaining text')
     train_linear(data, f'{out}-linear')
-    on_step('Logistic regression on the embeddings of MiniLM as it was pretrained, for 10,000 of them')
-    train_linear_probe(data, f'{out}-frozen', max_length=128, limit=10_000)
-    on_step(f'Fine-tuning {model} on the same 10,000: one epoch, a few minutes')
-    return train_transformer(data, out, model, epochs=1, limit=10_000, max_length=128, batch_size=16,
+    on_step(f'Logistic regression on the embeddings of MiniLM as it was pretrained, for {limit:,} of them')
+    train_linear_probe(data, f'{out}-frozen', max_length=128, limit=limit)
+    on_step(f'Fine-tuning {model} on the same {limit:,}: one epoch, a few minutes')
+    return train_transformer(data, out, model, epochs=1, limit=limit, max_length=128, batch_size=16,
         learning_rate=2e-4, freeze_layers=2)
 
 # %% ../nbs/07_training.ipynb #f19b6ddd
@@ -969,7 +972,7 @@ def quickstart_root(
 ) -> Path: # It need not exist
     "Folder of the quickstart's models in the cache, one for each package version and choice of source, model and rows"
     if Path(source).is_file(): source = f'{Path(source).name}-{sha256_file(source)[:12]}' # known by its content
-    choices = [(source, 'tweets'), (model, 'minilm'), (rows, None)]
+    choices = [(source, 'tweets'), (model, 'minilm'), (rows, None), (f'{_quickstart_texts()}-texts', '10000-texts')]
     changed = [str(value).replace('/', '_') for value,default in choices if value!=default]
     return cache_dir()/'-'.join(['quickstart', version('sentiment_nb'), *changed])
 

@@ -554,3 +554,11 @@ def test_the_quickstart_knows_a_file_by_its_content(workdir):
     (workdir/'b').mkdir()
     (workdir/'b/a.csv').write_bytes(table())
     assert quickstart_root('b/a.csv')==first
+
+def test_the_tests_have_models_of_their_own(monkeypatch):
+    "The number of training texts is part of the folder's name"
+    from sentiment_nb.training import quickstart_root
+    monkeypatch.delenv('CHAPTER_TEXTS')
+    whole = quickstart_root()
+    monkeypatch.setenv('CHAPTER_TEXTS', '25')
+    assert quickstart_root().name==f'{whole.name}-25-texts'
