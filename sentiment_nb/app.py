@@ -476,6 +476,7 @@ def keep_upload(
         batch.rejection = f'{e}'
     return batch
 
+# %% ../nbs/28_app.ipynb #104ff9da
 def reread(
     batch:Batch, # From `keep_upload`
     encoding:str, # A Python codec name
@@ -561,6 +562,7 @@ def run_batch(
     finally: batch.running = False
     st.rerun()
 
+# %% ../nbs/28_app.ipynb #3b4f7ee9
 def _show_download(batch):
     escape = st.checkbox('For a spreadsheet: escape cells that it would run as a formula',
         help='Cells that begin with = + - @, a tab or a line break get an apostrophe before them. '
