@@ -10,8 +10,8 @@ BIN = .venv/bin
 export PYTHONDONTWRITEBYTECODE =
 # Four in five of the installed modules are never imported: the others are compiled when they first are, not all of them by pip
 PIP = $(BIN)/python -m pip install --no-compile $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-# Tests share one cache inside the checkout, ask the network for nothing, and study a model of two fifths of the quickstart's texts
-TEST_ENV = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 SENTIMENT_NB_CACHE="$(CURDIR)/.cache" CHAPTER_TEXTS=4000
+# Tests share one cache inside the checkout, and ask the network for nothing
+TEST_ENV = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 SENTIMENT_NB_CACHE="$(CURDIR)/.cache"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

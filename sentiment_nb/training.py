@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MINILM_SHA256', 'HUB_IDS', 'LEARNING_RATES', 'LOCAL_ENCODER', 'OFFLINE', 'VOCABULARY_FILES', 'MIN_VOCABULARY',
-           'NOT_EXPORTABLE', 'MODEL_CARD', 'ADDITIVE_MASK', 'TOKEN', 'C_GRID', 'N_TEXTS', 'resolve_encoder', 'tokenize',
+           'NOT_EXPORTABLE', 'MODEL_CARD', 'ADDITIVE_MASK', 'TOKEN', 'C_GRID', 'resolve_encoder', 'tokenize',
            'load_tokenizer', 'load_pretrained', 'freeze', 'make_arguments', 'ProgressCallback', 'compute_metrics',
            'CheckpointCallback', 'make_trainer', 'fit_trainer', 'format_model_card', 'finish_model_folder',
            'find_checkpoint', 'LogitsOnly', 'save_transformer', 'train_transformer', 'torch_logits', 'trace_to_onnx',
@@ -13,7 +13,7 @@ __all__ = ['MINILM_SHA256', 'HUB_IDS', 'LEARNING_RATES', 'LOCAL_ENCODER', 'OFFLI
            'train_quickstart', 'Quickstart', 'quickstart_root', 'load_quickstart']
 
 # %% ../nbs/07_training.ipynb #a6bfd7a1
-import hashlib, inspect, json, os, re, shutil, sys, time, warnings
+import hashlib, inspect, json, re, shutil, sys, time, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -910,8 +910,6 @@ def train_model(
     return out
 
 # %% ../nbs/07_training.ipynb #eaefa228
-N_TEXTS = int(os.environ.get('CHAPTER_TEXTS', 10_000)) # That the linear probe and the encoder learn from; fewer in tests
-
 def train_quickstart(
     out:str|Path='models/quickstart', # The fine-tuned model's folder; the baselines are saved beside it as `…-linear` and `…-frozen`
     data:str|Path='data/quickstart', # Folder for the prepared tweets
@@ -927,10 +925,10 @@ def train_quickstart(
     prepare_data(source, data, sizes=(.1, .2), limit=rows, exclude=exclude, **columns)
     on_step('Training the linear baseline on every remaining text')
     train_linear(data, f'{out}-linear')
-    on_step(f'Logistic regression on the embeddings of MiniLM as it was pretrained, for {N_TEXTS:,} of them')
-    train_linear_probe(data, f'{out}-frozen', max_length=128, limit=N_TEXTS)
-    on_step(f'Fine-tuning {model} on the same {N_TEXTS:,}: one epoch, a few minutes')
-    return train_transformer(data, out, model, epochs=1, limit=N_TEXTS, max_length=128, batch_size=16,
+    on_step('Logistic regression on the embeddings of MiniLM as it was pretrained, for 10,000 of them')
+    train_linear_probe(data, f'{out}-frozen', max_length=128, limit=10_000)
+    on_step(f'Fine-tuning {model} on the same 10,000: one epoch, a few minutes')
+    return train_transformer(data, out, model, epochs=1, limit=10_000, max_length=128, batch_size=16,
         learning_rate=2e-4, freeze_layers=2)
 
 # %% ../nbs/07_training.ipynb #f19b6ddd
@@ -971,7 +969,7 @@ def quickstart_root(
     "Folder of the quickstart's models in the cache, one for each package version and choice of source, model, rows and columns"
     if Path(source).is_file(): source = f'{Path(source).name}-{sha256_file(source)[:12]}' # known by its content
     digest = hashlib.sha256(repr(sorted(columns.items())).encode()).hexdigest()[:8] if columns else None
-    choices = [(source, 'tweets'), (model, 'minilm'), (rows, None), (digest, None), (f'{N_TEXTS}-texts', '10000-texts')]
+    choices = [(source, 'tweets'), (model, 'minilm'), (rows, None), (digest, None)]
     changed = [str(value).replace('/', '_') for value,default in choices if value!=default]
     return cache_dir()/'-'.join(['quickstart', version('sentiment_nb'), *changed])
 

@@ -15,7 +15,6 @@ from filelock import FileLock
 root = Path(__file__).resolve().parents[1]
 os.environ.setdefault('SENTIMENT_NB_CACHE', str(root/'.cache'))
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
-os.environ.setdefault('CHAPTER_TEXTS', '4000') # of the quickstart's 10,000
 Done = namedtuple('Done', 'code out err')
 
 def pytest_configure(config):

@@ -40,7 +40,6 @@ def lab(tmp_path_factory):
         shutil.copy(root/name, copy/name, follow_symlinks=False)
     for words in (['init', '-q'], ['add', '-A'], ['commit', '-qm', 'as it is']): git(copy, *words)
     env = os.environ | {'HOME': str(home), 'USERPROFILE': str(home), 'PYTHONPATH': str(copy), 'OMP_NUM_THREADS': '1'}
-    del env['CHAPTER_TEXTS'] # pages hold what the whole quickstart gives
     hooks = [sys.executable, '-c', 'from nbdev.clean import nbdev_install_hooks as i; i()']
     subprocess.run(hooks, cwd=copy, env=env, check=True, capture_output=True)
     log = home/'log'

@@ -151,9 +151,8 @@ slow_chapters = [p for p in chapters if any(re.search(r'^#\|\s*slow\b', s, re.M)
 @pytest.mark.slow
 @pytest.mark.skipif('SENTIMENT_NB_DATA' not in os.environ, reason='SENTIMENT_NB_DATA names the folder with the large data sets')
 @each(slow_chapters)
-def test_slow_cells(path, monkeypatch):
-    "Every cell, the long ones included, from top to bottom, on the models that the page tells of"
-    monkeypatch.delenv('CHAPTER_TEXTS')
+def test_slow_cells(path):
+    "Every cell, the long ones included, from top to bottom"
     passed, _ = run_nb(path, force_flags=['slow'], basepath=root)
     assert passed
 

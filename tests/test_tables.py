@@ -644,11 +644,3 @@ def test_the_quickstart_knows_a_file_by_its_content(workdir):
     (workdir/'b').mkdir()
     (workdir/'b/a.csv').write_bytes(table())
     assert quickstart_root('b/a.csv')==first
-
-def test_the_tests_have_models_of_their_own(monkeypatch):
-    "The number of training texts is part of the folder's name"
-    from sentiment_nb import training
-    monkeypatch.setattr(training, 'N_TEXTS', 10_000)
-    whole = training.quickstart_root()
-    monkeypatch.setattr(training, 'N_TEXTS', 25)
-    assert training.quickstart_root().name==f'{whole.name}-25-texts'
