@@ -347,7 +347,7 @@ def _check_column(schema, name, path):
     field = schema.field(name)
     if pa.types.is_nested(field.type) or 'binary' in str(field.type) or field.metadata:
         kind = 'nested or mixed' if field.metadata else field.type
-        raise InputError(f"{path}: the column {name!r} holds {kind} values, expected one text or number in each row: flatten it, or decode it")
+        raise InputError(f"{path}: the column {name!r} holds {kind} values, expected one text or number in each row: {'decode' if 'binary' in str(kind) else 'flatten'} it")
 
 def _find_columns(schema, text_column, label_column, path):
     "Names of the text and the label column of a file, both checked"
