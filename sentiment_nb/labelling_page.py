@@ -18,8 +18,8 @@ import traitlets
 from fastcore.basics import patch
 from .adapt import format_adapted
 from .core import InputError
-from .label_file import agreement, disagreements
-from .labelling import Labelling, Progress
+from .label_file import disagreements, labeller_agreement
+from .labelling import LabelProgress, Labelling
 
 # %% ../nbs/22_labelling_page.ipynb #b4843752
 PHASES = {'test': 'Test, drawn at random and labelled blind', 'learn': 'To learn from', 'second look': 'Second look'} # Headings
@@ -36,7 +36,7 @@ def describe_pace(
     return f'{pace:.0f} s a text, {until}' if pace>=1 else until
 
 def describe_progress(
-    progress:Progress, # From a session
+    progress:LabelProgress, # From a session
     heading:str|None=None, # None: by the phase
 ) -> str:
     "Phase, number of texts and pace, in a line"
@@ -503,7 +503,7 @@ def describe_agreement(
     if own['n']:
         sentences.append(f"{own['same']} of {own['n']} texts that came twice got the same label twice "
             f"({own['value']:.0%}, 95 % interval {own['low']:.0%} to {own['high']:.0%}).")
-    several = agreement(session.file.live())
+    several = labeller_agreement(session.file.live())
     if several['alpha'] is not None:
         sentences.append(f"{' and '.join(several['labellers'])} labelled {several['n_texts']} texts in common: "
             f"Krippendorff's alpha is {several['alpha']:.2f}, where 1 is perfect and 0 is chance.")
