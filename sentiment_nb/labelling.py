@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'MAX_POOL', 'FLAT', 'order_test', 'draw_test', 'choose_diverse', 'choose_uncertain', 'choose_batch',
-           'LabellingSettings', 'settings_path', 'read_settings', 'parse_label_set', 'Item', 'LabellingProgress',
-           'Labelling', 'Learning', 'halve', 'judge_gain', 'Learned', 'describe_accuracy']
+           'LabelSettings', 'settings_path', 'read_settings', 'parse_label_set', 'Item', 'LabelProgress', 'Labelling',
+           'Learning', 'halve', 'judge_gain', 'Learned', 'describe_accuracy']
 
 # %% ../nbs/22_labelling.ipynb #1ab00003
 import hashlib, json
@@ -31,7 +31,7 @@ from .ensemble import log_probs
 from .evaluation import vader_probs
 from .inference import Predictor
 from .label_file import LABEL_TIME, Label, LabelFile, TextTable
-from .label_file import labeller_agreement, label_time, read_text_table
+from .label_file import label_time, labeller_agreement, read_text_table
 from .prevalence import draw_sample, estimate_shares, make_sample
 from .prevalence import read_labels, read_scored, shares_table
 from .tables import CANNOT_TELL, DECIDED, SKIPPED, UNDONE
@@ -104,7 +104,7 @@ def choose_batch(
     return rng.permutation(np.concatenate([uncertain, rng.choice(others, n-len(uncertain), replace=False)]))
 
 # %% ../nbs/22_labelling.ipynb #1ab00037
-class LabellingSettings(NamedTuple):
+class LabelSettings(NamedTuple):
     "What a labelling began with"
     source:str|None # Path of the table; None for texts in memory
     sha256:str # Of the table, or of the texts in memory
@@ -130,10 +130,10 @@ def settings_path(
 
 def read_settings(
     path:str|Path, # From `settings_path`
-) -> LabellingSettings|None: # None where there are none
+) -> LabelSettings|None: # None where there are none
     "Settings of an earlier sitting"
     if not Path(path).exists(): return None
-    try: return LabellingSettings(**json.loads(Path(path).read_text(encoding='utf-8')))
+    try: return LabelSettings(**json.loads(Path(path).read_text(encoding='utf-8')))
     except (ValueError, TypeError) as e:
         raise InputError(f"{path} cannot be read ({e}): give another name to the labels, or restore the file") from None
 
@@ -170,7 +170,7 @@ def _new_settings(source, text_column, labels, given):
     if source is None: raise InputError("there is nothing to label: give a table with texts", option='source')
     names,mapping = parse_label_set(labels)
     path = str(Path(source).absolute()) if isinstance(source, (str, Path)) else None
-    return LabellingSettings(path, _hash_source(source), text_column, names, mapping)._replace(**given)
+    return LabelSettings(path, _hash_source(source), text_column, names, mapping)._replace(**given)
 
 def _check_same(old, new, path):
     "Reject settings that would change the test"
@@ -192,7 +192,7 @@ class Item(NamedTuple):
     gold:str|None=None # Its label so far; only for a second look
     proposal:dict|None=None # Class to probability, to be hidden until a label is given; only where something was learned, never in the test
 
-class LabellingProgress(NamedTuple):
+class LabelProgress(NamedTuple):
     "How far a labelling has come"
     phase:str # `test`, `learn` or `second look`
     done:int # Texts done in this phase: of the test with repeats, or of the batch
@@ -434,7 +434,7 @@ def _count_test(self:Labelling):
     return sum(gold(i, part) in ('', SKIPPED) for i,part in shown), len(shown)
 
 @patch
-def progress(self:Labelling) -> LabellingProgress:
+def progress(self:Labelling) -> LabelProgress:
     "How far the labelling has come, and how fast"
     phase,pending = self._pending()
     live = self.file.live()
@@ -446,7 +446,7 @@ def progress(self:Labelling) -> LabellingProgress:
     n_test = len({(label.row, label.labeller) for label in given if label.part=='test'})
     n_learn = len({label.row for label in given if label.part=='train'})
     ended = phase=='learn' and not pending and self.n_left>0
-    return LabellingProgress(phase, total-left, total, n_test, n_learn, pace, ended)
+    return LabelProgress(phase, total-left, total, n_test, n_learn, pace, ended)
 
 # %% ../nbs/22_labelling.ipynb #1ab00053
 class Learning(NamedTuple):

@@ -18,8 +18,8 @@ import traitlets
 from fastcore.basics import patch
 from .adapt import format_adapted
 from .core import InputError
-from .label_file import labeller_agreement, disagreements
-from .labelling import Labelling, LabellingProgress
+from .label_file import disagreements, labeller_agreement
+from .labelling import LabelProgress, Labelling
 
 # %% ../nbs/22_labelling_page.ipynb #b4843752
 PHASES = {'test': 'Test, drawn at random and labelled blind', 'learn': 'To learn from', 'second look': 'Second look'} # Headings
@@ -36,7 +36,7 @@ def describe_pace(
     return f'{pace:.0f} s a text, {until}' if pace>=1 else until
 
 def describe_progress(
-    progress:LabellingProgress, # From a session
+    progress:LabelProgress, # From a session
     heading:str|None=None, # None: by the phase
 ) -> str:
     "Phase, number of texts and pace, in a line"
