@@ -162,7 +162,7 @@ def write(path, rows, delimiter=',', encoding='utf-8', newline='\r\n'):
 
 def numbers(row, n_before):
     "Confidence and probabilities of a row"
-    return [float(v) for v in (row[n_before+1], *row[n_before+3:])]
+    return [float(v) for v in (row[n_before+1], *row[n_before+4:])]
 
 def compare(rows, table, column, predictor):
     "Every row of a download: all columns as they came, and the prediction for the text"
@@ -178,7 +178,7 @@ def compare(rows, table, column, predictor):
             assert row==uploaded + ['']*len(new), row # there is nothing to predict
             continue
         p = predictions[t]
-        assert row[:n]==uploaded and row[n]==p.label and row[n+2]==str(p.uncertain), (row, uploaded, p)
+        assert row[:n]==uploaded and row[n]==p.label and row[n+2:n+4]==[str(p.uncertain), str(p.truncated)], (row, uploaded, p)
         expected = [p.confidence, *p.probabilities.values()]
         assert all(abs(a-b)<TOLERANCE for a,b in zip(numbers(row, n), expected)), (row, p)
 
