@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STRATEGIES', 'MAX_POOL', 'FLAT', 'order_test', 'draw_test', 'choose_diverse', 'choose_uncertain', 'choose_batch',
-           'Settings', 'settings_path', 'read_settings', 'parse_label_set', 'Item', 'Progress', 'Labelling', 'Learning',
-           'halve', 'judge_gain', 'Learned', 'describe_accuracy']
+           'LabellingSettings', 'settings_path', 'read_settings', 'parse_label_set', 'Item', 'LabellingProgress',
+           'Labelling', 'Learning', 'halve', 'judge_gain', 'Learned', 'describe_accuracy']
 
 # %% ../nbs/22_labelling.ipynb #1ab00003
 import hashlib, json
@@ -30,7 +30,7 @@ from .data import normalize_label
 from .ensemble import log_probs
 from .evaluation import vader_probs
 from .inference import Predictor
-from .label_file import LABEL_TIME, Label, LabelFile, TextTable, agreement, label_time, read_text_table
+from .label_file import LABEL_TIME, Label, LabelFile, TextTable, label_time, labeller_agreement, read_text_table
 from .prevalence import draw_sample, estimate_shares, make_sample
 from .prevalence import read_labels, read_scored, shares_table
 from .tables import CANNOT_TELL, DECIDED, SKIPPED, UNDONE
@@ -103,7 +103,7 @@ def choose_batch(
     return rng.permutation(np.concatenate([uncertain, rng.choice(others, n-len(uncertain), replace=False)]))
 
 # %% ../nbs/22_labelling.ipynb #1ab00037
-class Settings(NamedTuple):
+class LabellingSettings(NamedTuple):
     "What a labelling began with"
     source:str|None # Path of the table; None for texts in memory
     sha256:str # Of the table, or of the texts in memory
@@ -129,10 +129,10 @@ def settings_path(
 
 def read_settings(
     path:str|Path, # From `settings_path`
-) -> Settings|None: # None where there are none
+) -> LabellingSettings|None: # None where there are none
     "Settings of an earlier sitting"
     if not Path(path).exists(): return None
-    try: return Settings(**json.loads(Path(path).read_text(encoding='utf-8')))
+    try: return LabellingSettings(**json.loads(Path(path).read_text(encoding='utf-8')))
     except (ValueError, TypeError) as e:
         raise InputError(f"{path} cannot be read ({e}): give another name to the labels, or restore the file") from None
 
@@ -169,7 +169,7 @@ def _new_settings(source, text_column, labels, given):
     if source is None: raise InputError("there is nothing to label: give a table with texts", option='source')
     names,mapping = parse_label_set(labels)
     path = str(Path(source).absolute()) if isinstance(source, (str, Path)) else None
-    return Settings(path, _hash_source(source), text_column, names, mapping)._replace(**given)
+    return LabellingSettings(path, _hash_source(source), text_column, names, mapping)._replace(**given)
 
 def _check_same(old, new, path):
     "Reject settings that would change the test"
@@ -191,7 +191,7 @@ class Item(NamedTuple):
     gold:str|None=None # Its label so far; only for a second look
     proposal:dict|None=None # Class to probability, to be hidden until a label is given; only where something was learned, never in the test
 
-class Progress(NamedTuple):
+class LabellingProgress(NamedTuple):
     "How far a labelling has come"
     phase:str # `test`, `learn` or `second look`
     done:int # Texts done in this phase: of the test with repeats, or of the batch
@@ -433,7 +433,7 @@ def _count_test(self:Labelling):
     return sum(gold(i, part) in ('', SKIPPED) for i,part in shown), len(shown)
 
 @patch
-def progress(self:Labelling) -> Progress:
+def progress(self:Labelling) -> LabellingProgress:
     "How far the labelling has come, and how fast"
     phase,pending = self._pending()
     live = self.file.live()
@@ -445,7 +445,7 @@ def progress(self:Labelling) -> Progress:
     n_test = len({(label.row, label.labeller) for label in given if label.part=='test'})
     n_learn = len({label.row for label in given if label.part=='train'})
     ended = phase=='learn' and not pending and self.n_left>0
-    return Progress(phase, total-left, total, n_test, n_learn, pace, ended)
+    return LabellingProgress(phase, total-left, total, n_test, n_learn, pace, ended)
 
 # %% ../nbs/22_labelling.ipynb #1ab00053
 class Learning(NamedTuple):
@@ -848,7 +848,7 @@ def _sentences(self:Labelling, report):
     own = self.self_agreement()
     if own['n']: sentences.append(f"{self.labeller or 'the labeller'} gave the same label again to {own['same']} of {own['n']} texts: "
         "no model can be more right than its labels")
-    several = agreement(self.file.live())
+    several = labeller_agreement(self.file.live())
     if several['alpha'] is not None: sentences.append(f"{len(several['labellers'])} labellers, Krippendorff's alpha {several['alpha']:.2f} "
         f"on {several['n_texts']} texts")
     if self.settings.peeks: sentences.append(f"looks at the test before the finish: {self.settings.peeks}")
