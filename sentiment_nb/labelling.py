@@ -30,7 +30,8 @@ from .data import normalize_label
 from .ensemble import log_probs
 from .evaluation import vader_probs
 from .inference import Predictor
-from .label_file import LABEL_TIME, Label, LabelFile, TextTable, label_time, labeller_agreement, read_text_table
+from .label_file import LABEL_TIME, Label, LabelFile, TextTable
+from .label_file import label_time, labeller_agreement, read_text_table
 from .prevalence import draw_sample, estimate_shares, make_sample
 from .prevalence import read_labels, read_scored, shares_table
 from .tables import CANNOT_TELL, DECIDED, SKIPPED, UNDONE
