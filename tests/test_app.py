@@ -178,7 +178,8 @@ def compare(rows, table, column, predictor):
             assert row==uploaded + ['']*len(new), row # there is nothing to predict
             continue
         p = predictions[t]
-        assert row[:n]==uploaded and row[n]==p.label and row[n+2:n+4]==[str(p.uncertain), str(p.truncated)], (row, uploaded, p)
+        assert row[:n]==uploaded and row[n]==p.label, (row, uploaded, p)
+        assert row[n+2:n+4]==[str(p.uncertain), str(p.truncated)], (row, p)
         expected = [p.confidence, *p.probabilities.values()]
         assert all(abs(a-b)<TOLERANCE for a,b in zip(numbers(row, n), expected)), (row, p)
 
