@@ -696,7 +696,7 @@ def adapt_model(
         if chosen=='unchanged': save_unchanged(tmp, start, predictor, own, data)
         else: _save_learned(tmp, options[chosen], results[chosen], own, data, start, scores, seed, Path(out).name)
     if chosen=='finetuned': export_onnx(out, rows.texts)
-    report = dict(chosen=chosen, n=len(rows.texts), scores=scores, dropped=own.dropped)
+    report = dict(chosen=chosen, n=len(rows.texts), scores=scores, alpha=alpha, dropped=own.dropped)
     report['notes'] = notes + _label_notes(predictor, own)
     report['labels_needed'] = _needed(scores, chosen, len(rows.texts), alpha)
     report['test'] = score_test(Predictor(out), predictor, own)
@@ -728,7 +728,10 @@ def _gain_cell(gain):
 
 def _verdict(report):
     "Why the chosen candidate was chosen, in a sentence"
-    if report['chosen']!='unchanged': return f"kept: {report['chosen']}, better than the unchanged model beyond what chance explains"
+    name = report['chosen']
+    gain = next(s['gain'] for s in report['scores'] if s['name']==name)
+    if gain and gain['low']>0: return f"kept: {name}, significantly better than the unchanged model"
+    if gain: return f"kept: {name}, probably better than the unchanged model (one-sided p = {gain['p']:.3f}, threshold {report['alpha']:g})"
     if report['labels_needed'] is None: return "kept: the unchanged model, nothing looks better on these texts"
     return (f"kept: the unchanged model; {report['n']} labels are too few to tell whether something is better, "
         f"about {report['labels_needed']:,} would show a gain as large as it seems")

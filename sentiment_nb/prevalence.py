@@ -527,11 +527,12 @@ def _to_number(values):
 
 def _read_frame(path, **options):
     "A table as a frame; a label log as it is, or with `with_open` as what holds of it"
-    try: _,rows,_ = read_agreed(path, **options) if options else read_table(path)
+    try:
+        _,rows,_ = read_agreed(path, **options) if options else read_table(path)
+        return pd.DataFrame(list(rows))
     except InputError as e:
         if e.option!='quoting': raise
         raise InputError(f"{e}; what `predict` wrote with other marks is read when it is written with --format jsonl") from None
-    return pd.DataFrame(list(rows))
 
 def _prob_columns(columns):
     "Class to the column of its probabilities: the last with its name, since `predict` adds its own behind"
