@@ -29,7 +29,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from tqdm.auto import tqdm
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments, set_seed
 from .calibration import calibrate, fit_conformal, fit_temperature
-from .cleaning import UNIGRAMS, clean_text, dedup_key, find_duplicates, read_train_keys
+from .cleaning import UNIGRAMS, clean_text, dedup_key, find_duplicates, find_test_part, read_train_keys
 from .cleaning import read_unigrams, subsample, text_keys, write_train_keys
 from .core import LABELS, InputError, ModelRecord, atomic_folder, check_seed, encode, find_model
 from .core import linear_logits, sha256_file, softmax, wilson_interval, write_checksums
@@ -106,8 +106,7 @@ def read_own_texts(
     frame = _read_splits(source, text_column=text_column, label_column=label_column, labels=labels, **form)
     if group_column and group_column not in frame:
         raise InputError(f"{name} has no column {group_column!r}, only {', '.join(frame)}", option='group_column')
-    part = frame['part'] if 'part' in frame else pd.Series('', index=frame.index)
-    is_test = part.fillna('').astype(str).str.strip().str.casefold().eq('test').to_numpy()
+    is_test = find_test_part(frame['part'] if 'part' in frame else [''] * len(frame))
     if is_test.all(): raise InputError(f"every row of {name} has the part test, so there is nothing to learn from: label more texts")
     names = _check_own_labels(set(frame.label[~is_test]), name)
     unknown = set(frame.label) - set(names)

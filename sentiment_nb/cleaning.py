@@ -11,13 +11,13 @@ __all__ = ['MARKS', 'SURROGATES', 'NOT_SENTENCE', 'STYLED', 'PICTURE', 'INVISIBL
            'normalize_whitespace', 'clean_text', 'dedup_key', 'find_duplicates', 'text_keys', 'write_train_keys',
            'read_train_keys', 'UnigramModel', 'fit_unigrams', 'write_unigrams', 'write_train_digests', 'read_unigrams',
            'split_rows', 'first_rows', 'draw_rows', 'add_dedup_keys', 'subsample', 'letters_key', 'exclude_texts',
-           'mark_in_train', 'deduplicate', 'parse_dates', 'split_train', 'split_by_part', 'write_splits',
-           'prepare_data']
+           'mark_in_train', 'deduplicate', 'parse_dates', 'split_train', 'find_test_part', 'split_by_part',
+           'write_splits', 'prepare_data']
 
 # %% ../nbs/05_cleaning.ipynb #f2ae3e36
 import hashlib, html, math, re, string, unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from dataclasses import dataclass
@@ -660,6 +660,12 @@ def split_train(
     return DatasetDict({**drawn, **{split: d for split,d in ds.items() if split!='train'}})
 
 # %% ../nbs/05_cleaning.ipynb #4a9cf001
+def find_test_part(
+    parts:Iterable, # Values of a column `part`, of any type
+) -> np.ndarray: # Whether each says `test`, (n_rows,)
+    "Which rows belong to a locked test"
+    return np.array([f'{part}'.strip().casefold()=='test' for part in parts], bool)
+
 def split_by_part(
     ds:dict, # Split name to `Dataset`
     source:str='the source', # Its name in messages
@@ -668,7 +674,7 @@ def split_by_part(
     from datasets import DatasetDict
     train = ds.get('train')
     if train is None or 'test' in ds or 'part' not in train.column_names: return ds
-    is_test = np.array([f'{part}'.strip().casefold()=='test' for part in train['part'][:]])
+    is_test = find_test_part(train['part'][:])
     if not is_test.any(): return ds
     if is_test.all(): raise InputError(f"every row of {source} has the part test, so there is nothing to learn from: label more texts")
     parts = {'train': train.select(np.flatnonzero(~is_test)), 'test': train.select(np.flatnonzero(is_test))}

@@ -21,7 +21,7 @@ from sklearn.metrics import classification_report
 from tqdm import tqdm
 from .calibration import confusion_by_confidence, conformal_summary, describe_calibration
 from .calibration import describe_conformal, measure_calibration, plot_reliability
-from .cleaning import clean_text
+from .cleaning import clean_text, find_test_part
 from .core import InputError, ModelRecord, atomic_folder, batched, check_probs
 from .core import linear_logits, sha256_file, verify_checksums, wilson_interval
 from .core import write_checksums, write_json, write_text
@@ -665,8 +665,8 @@ def _judged_rows(splits, limit):
     "The test split or the only one; where a column `part` says `test`, these rows; with `limit` a random part"
     rows = splits['test'] if 'test' in splits else splits['train']
     if 'part' in rows.column_names:
-        is_test = [str(part).strip().casefold()=='test' for part in rows['part'][:]]
-        if any(is_test): rows = rows.select(np.flatnonzero(is_test))
+        is_test = find_test_part(rows['part'][:])
+        if is_test.any(): rows = rows.select(np.flatnonzero(is_test))
     return rows.shuffle(seed=0).select(range(min(limit, len(rows)))) if limit else rows
 
 def _model_classes(rows, names):

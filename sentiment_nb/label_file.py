@@ -22,7 +22,7 @@ from .core import InputError, acquire_lock
 from .data import LABEL_COLUMNS, TEXT_COLUMNS, find_column
 from .prevalence import is_prediction
 from .tables import CANNOT_TELL, DECIDED, LOG_COLUMNS, SKIPPED, UNDONE, agreed_lines, live_lines
-from .tables import read_rows, read_table, write_rows
+from .tables import flatten_value, read_rows, read_table, write_rows
 
 # %% ../nbs/22_label_file.ipynb #1aa00008
 class Label(NamedTuple):
@@ -203,10 +203,6 @@ def _open_source(source, text_column):
         return Path(source).name, column, names, rows
     return 'the texts', 'text', ['text'], ({'text': text} for text in source)
 
-def _plain(value):
-    "A value that CSV can hold: lists and objects as JSON"
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (dict, list)) else value
-
 def _sample_numbers(names, rows):
     "Numbers and chances of the rows of a sample that `sample` drew; nothing for another table"
     if not {'row','gold','chance'}<={*names}: return None, None
@@ -229,7 +225,7 @@ def read_text_table(
     if numbers is None: numbers = np.array(has_text)+1
     taken = ('row','gold','chance') if chance is not None else ()
     own_names = [n for n in names if n!=column and not is_prediction(n) and n not in taken]
-    own = [{_own_name(n): _plain(row.get(n)) for n in own_names} for row in kept]
+    own = [{_own_name(n): flatten_value(row.get(n)) for n in own_names} for row in kept]
     texts = [str(row[column]) for row in kept]
     columns = tuple(_own_name(n) for n in own_names)
     return TextTable(name, texts, numbers, [dedup_key(t) for t in texts], own, columns, chance, len(rows)-len(kept))

@@ -33,7 +33,7 @@ from .inference import Predictor
 from .label_file import LABEL_TIME, Label, LabelFile, TextTable
 from .label_file import label_time, labeller_agreement, read_text_table
 from .prevalence import draw_sample, estimate_shares, make_sample
-from .prevalence import read_labels, read_scored, shares_table
+from .prevalence import read_labels, read_scored, share_report, shares_table
 from .tables import CANNOT_TELL, DECIDED, SKIPPED, UNDONE
 from .themes import store_name, stored_rows
 
@@ -790,8 +790,7 @@ def shares(self:Labelling,
     scored = self._scored()
     if scored is not None and self.mapping is not None:
         gold = read_labels(self.out, scored, labels=self.mapping)
-        others = np.zeros((len(scored.probs), len(gold.labels)-len(scored.labels)))
-        return shares_table(estimate_shares(np.hstack([scored.probs, others]), gold.labels, gold.sample), level)
+        return share_report(scored, gold, level=level)['shares']
     positions = np.array([self._position[label.row] for label in labels])
     classes = np.array([self.labels.index(label.gold) for label in labels])
     n = len(self.table.texts)

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['TABLES', 'READ_ONLY', 'WORKBOOKS', 'PACKED', 'QUOTING', 'FORMATS', 'MAX_CELL', 'MAX_SHEET', 'FORMULA_STARTS',
            'LOG_COLUMNS', 'UNDONE', 'SKIPPED', 'CANNOT_TELL', 'DECIDED', 'open_bytes', 'table_suffix', 'sniff_encoding',
-           'sniff_delimiter', 'TextFormat', 'sniff_format', 'read_table', 'describe_format', 'read_rows', 'write_rows',
-           'result_columns', 'escape_formula', 'live_lines', 'agreed_lines', 'read_agreed']
+           'sniff_delimiter', 'TextFormat', 'sniff_format', 'read_table', 'describe_format', 'read_rows',
+           'flatten_value', 'write_rows', 'result_columns', 'escape_formula', 'live_lines', 'agreed_lines',
+           'read_agreed']
 
 # %% ../nbs/01_tables.ipynb #ec77b920
 import bz2, codecs, csv, gzip, io, json, re, sys, warnings, zipfile, zlib
@@ -761,8 +762,10 @@ def _write_parquet(path, names, rows, types):
 
 def _dumps(value): return json.dumps(value, ensure_ascii=False, default=str)
 
-def _flatten(value):
-    "A list or an object as JSON, other values as they are"
+def flatten_value(
+    value:object, # Of a row
+) -> object: # Something that a text file or a sheet can hold
+    "A list or an object as JSON, other values unchanged"
     return _dumps(value) if isinstance(value, (dict, list, tuple)) else value
 
 def _write_json_lines(path, rows):
@@ -803,7 +806,7 @@ _NESTED = frozenset((dict, list, tuple))
 
 def _to_fields(values, decimal):
     "The values of a row as fields of CSV: lists and objects as JSON, floats with the decimal sign"
-    if not _NESTED.isdisjoint(map(type, values)): values = [_flatten(v) for v in values]
+    if not _NESTED.isdisjoint(map(type, values)): values = [flatten_value(v) for v in values]
     if decimal=='.': return values
     return [str(v).replace('.', decimal) if isinstance(v, float) else v for v in values]
 
@@ -836,7 +839,7 @@ def _to_cell(value, cell_class, sheet, row_name):
     is_nan = isinstance(value, float) and value!=value
     if value is None or is_nan: return None
     if _fits_number(value) or _fits_date(value): return value
-    text = _escape_cell(str(_flatten(value)))
+    text = _escape_cell(str(flatten_value(value)))
     if len(text.encode('utf-16-le'))>2*MAX_CELL:
         raise InputError(f"{row_name}: a text has {len(text):,} characters, and a cell of a workbook holds {MAX_CELL:,}: write .csv or .parquet")
     cell = cell_class(sheet, text)
