@@ -141,7 +141,9 @@ def main():
         write_plain(folder/'plain.csv', tweets, args.rows)
         model = Path(args.model).resolve() if args.model else make_static(list(checkouts.values())[-1], folder)
         predict = ['predict', '--model', model, '--file']
-        jobs = {'prepare, wide': ['prepare', 'wide.csv', '--out', 'out'],
+        prepare = ['prepare', '--out', 'out']
+        jobs = {'prepare, wide': [*prepare, 'wide.csv'],
+            'prepare, plain': [*prepare, 'plain.csv'],
             'predict, wide': [*predict, 'wide.csv', '--out', 'out.csv'],
             'predict, plain': [*predict, 'plain.csv', '--out', 'out.csv']}
         measured = measure(jobs, checkouts, args.repeat, folder)

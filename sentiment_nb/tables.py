@@ -263,8 +263,9 @@ def _read_lines(path, form, member='*'):
 
 def _csv_lines(path, form, member):
     "Lines as `csv` wants them"
+    ends_in_return = form.line_end=='\r'
     for line in _read_lines(path, form, member):
-        line = _escape_breaks(line, form.line_end)
+        if ends_in_return or '\r' in line or _ESCAPE in line: line = _escape_breaks(line, form.line_end)
         yield _double_quotes(line) if form.quoting=='backslash' else line
 
 def _csv_reader(lines, form):
@@ -293,8 +294,10 @@ def _check_length(row, n, place, line):
 
 def _looks_swallowed(row, delimiter):
     "Whether each line of a row looks like a row of its own: a stray mark may have joined them"
-    lines = delimiter.join(row).split('\n')
-    return len(lines)>2 and all(line.count(delimiter)==len(row)-1 for line in lines)
+    joined = delimiter.join(row)
+    n_lines = joined.count('\n')+1
+    if n_lines<3 or joined.count(delimiter)!=n_lines*(len(row)-1): return False
+    return all(line.count(delimiter)==len(row)-1 for line in joined.split('\n'))
 
 def _place(path, i):
     "Name of a row in messages"
