@@ -40,6 +40,7 @@ def normalize_unicode(
     form:str='NFC', # `NFC`, or `NFKC` to unite compatibility forms as well
 ) -> str: # The same text in one spelling
     "One spelling of each character (Unicode Standard Annex 15), at most 30 marks in a row, and no lone surrogates"
+    if text.isascii(): return text # which is quicker, and has one spelling
     text = SURROGATES.sub('�', MARKS.sub(r'\1', text))
     if form=='NFC': return unicodedata.normalize(form, text)
     return NOT_SENTENCE.sub(lambda m: unicodedata.normalize(form, m[0]), text)
@@ -66,7 +67,7 @@ def strip_controls(
     text:str, # Any text
 ) -> str: # Without invisible characters
     "Without control, format, private and unassigned characters; joiners that scripts and emojis need stay"
-    return INVISIBLE.sub('', text)
+    return text if text.isascii() and text.isprintable() else INVISIBLE.sub('', text)
 
 # %% ../nbs/05_cleaning.ipynb #fd69308e
 NO_CODE_POINT = regex.compile(r'&#(?:\d{8,}|[xX][0-9a-fA-F]{7,});?') # numbers beyond Unicode, which `html.unescape` counts digit by digit or rejects
@@ -113,7 +114,7 @@ def mask_users(
     mask:str='@user', # What replaces each of them
 ) -> str: # The mentions replaced
     "Each mention as one word (TweetEval: Barbieri et al. 2020)"
-    return USER.sub(mask, text)
+    return USER.sub(mask, text) if '@' in text else text
 
 # %% ../nbs/05_cleaning.ipynb #87e31aaa
 EMOJI = regex.compile(rf"""
