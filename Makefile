@@ -24,7 +24,7 @@ quickstart: .venv/.installed-quickstart ## Train, evaluate and try a sentiment m
 	$(BIN)/sentiment-nb quickstart
 
 model: .venv/.installed-quickstart ## Train the general model as long as it pays, for hours; an interrupted run goes on
-	$(BIN)/sentiment-nb train general --model minilm --out models/general --epochs 3 --batch-size 16 --truncation head+tail --resume
+	$(BIN)/sentiment-nb train general --model minilm --out models/general --epochs 3 --batch-size 16 --truncation head+tail
 	$(BIN)/sentiment-nb export models/general --data data/general
 	$(BIN)/sentiment-nb evaluate models/general data/general
 

@@ -181,7 +181,7 @@ def train(
     freeze_layers:int|None=None, # Freeze the embeddings and this many of the lowest layers
     patience:int=2, # Stop after this many epochs without improvement
     bf16:bool=False, # Matrix products in bfloat16: nearly twice as fast on long texts, where the GPU or processor has them
-    resume:bool=False, # Continue an interrupted run
+    overwrite:bool=False, # Start again where an interrupted run would go on
     report_to:str='none', # tensorboard, wandb or another tracker
     push_to_hub:str|None=None, # Upload the model to this hub repository
 ):
@@ -929,7 +929,7 @@ def _run(argv):
         return _fail(str(_missing_extra('this', e, 'train')))
     except KeyboardInterrupt:
         if func is predict and _is_begun(**args): print('\nThe same command goes on from the last finished part', file=sys.stderr)
-        if func is train and _can_resume(**args): print('\nThe same command with --resume goes on from the last checkpoint', file=sys.stderr)
+        if func is train and _can_resume(**args): print('\nThe same command goes on from the last checkpoint', file=sys.stderr)
         return 130
     except Exception as e:
         return _fail(_NO_SPACE) if _is_full(e) else _fail(_unexpected_line(e), 1)

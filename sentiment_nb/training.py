@@ -420,15 +420,15 @@ def _run_settings(record):
 def find_checkpoint(
     folder:Path, # Where a run of these settings writes its checkpoints
     settings:dict, # All settings of the run, of JSON types
-    resume:bool, # Continue from the last checkpoint, if there is one; else older ones are removed
+    overwrite:bool=False, # Remove the checkpoints and start again
 ) -> str|None: # Its folder, or None where the run starts at the beginning
     "The last whole checkpoint of an interrupted run with the same settings; without one, the folder is emptied for a new run"
     for p in folder.glob('checkpoint-*'):
         if not (p/'trainer_state.json').is_file(): shutil.rmtree(p) # killed while it was written
-    last = get_last_checkpoint(folder) if resume and folder.is_dir() else None
+    last = get_last_checkpoint(folder) if folder.is_dir() and not overwrite else None
     if last:
         if json.loads((folder/'settings.json').read_text())==settings: return last
-        raise InputError(f"{folder} was started with other settings: repeat them, or leave --resume out to start again")
+        raise InputError(f"{folder} holds an interrupted run with other settings: repeat them, or pass --overwrite to start again")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write_json(folder/'settings.json', settings)
@@ -488,7 +488,7 @@ def train_transformer(
     freeze_layers:int|None=None, # Leave the embeddings and this many of the lowest layers as they are; None trains all
     patience:int=2, # Stop after this many epochs without a better macro F1
     bf16:bool=False, # Matrix products in bfloat16: nearly twice as fast on long texts, where the GPU or processor has them
-    resume:bool=False, # Continue from the last checkpoint of an interrupted run
+    overwrite:bool=False, # Start again where an interrupted run would go on
     report_to:str='none', # `tensorboard`, `wandb` or another tracker that transformers knows
     callbacks:tuple=(), # Further `TrainerCallback`s
 ) -> Path: # `out`
@@ -514,7 +514,7 @@ def train_transformer(
         train = tokenize(rows, tokenizer, record)
         validation = tokenize(splits['validation'], tokenizer, record)
         check_unknown(tokenizer, train['input_ids'][:], data)
-        checkpoint = find_checkpoint(checkpoints, _run_settings(record), resume)
+        checkpoint = find_checkpoint(checkpoints, _run_settings(record), overwrite)
         arguments = make_arguments(checkpoints, rate, epochs, batch_size, seed, report_to, bf16)
         trainer = make_trainer(net, tokenizer, arguments, train, validation, class_weights, patience, callbacks)
         record.metrics = {'validation': fit_trainer(trainer, checkpoint)}

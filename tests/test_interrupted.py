@@ -1,6 +1,7 @@
 "Killed at any moment, a run leaves no half-written result, keeps the earlier one, and can be done again or gone on with."
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -77,12 +78,12 @@ def checkpoint(n): return Path(f'.model.checkpoints/checkpoint-{n}/trainer_state
 def killed_once(tiny, tmp_path_factory):
     """A training run killed some steps after its first checkpoint; an older model stands in its place
 
-    With nothing to resume, --resume starts at the beginning.
+    With nothing to go on from, the command starts at the beginning.
     """
     folder = tmp_path_factory.mktemp('killed')
     shutil.copytree(tiny.model, folder/'model')
     with untouched(folder/'model'):
-        p = start('train', tiny.data, *TRAIN, '--resume', cwd=folder)
+        p = start('train', tiny.data, *TRAIN, cwd=folder)
         wait_for((folder/checkpoint(50)).exists, p)
         time.sleep(.5)
         out, err = kill(p)
@@ -104,7 +105,7 @@ def finish(data, *more):
     return err
 
 def test_training_goes_on(killed, tiny, cli):
-    """With --resume the same command goes on behind its last whole checkpoint, and replaces the older model
+    """The same command goes on behind its last whole checkpoint, and replaces the older model
 
     Here it is not the checkpoint that a kill left torn (trainer_state.json is written last).
     """
@@ -112,7 +113,7 @@ def test_training_goes_on(killed, tiny, cli):
     torn.mkdir()
     for n in ('config.json', 'model.safetensors'): shutil.copy(checkpoint(50).parent/n, torn)
     older = json.loads(Path('model/sentiment_nb.json').read_text())
-    err = finish(tiny.data, '--resume')
+    err = finish(tiny.data)
     assert re.search(r'\b(50|100)/150\b', err) and ' 0/150' not in err
     record = json.loads(Path('model/sentiment_nb.json').read_text())
     assert older['settings']['limit']==320 and record['settings']['limit']==600
@@ -124,17 +125,29 @@ def test_other_settings_do_not_go_on(killed, tiny, refuses):
     "A checkpoint is no start for a run with other settings; nothing of it is lost"
     # what the killed run was writing goes with the next run, whatever it is
     shutil.rmtree('.model.partial', ignore_errors=True)
-    refuses(['train', tiny.data, *TRAIN, '--learning-rate', '3e-4', '--resume'], 'other settings', '--resume')
+    refuses(['train', tiny.data, *TRAIN, '--learning-rate', '3e-4'], 'other settings', '--overwrite')
     assert checkpoint(50).exists()
 
+def test_overwrite_starts_again(killed, tiny):
+    "With --overwrite nothing of the interrupted run is used"
+    p = start('train', tiny.data, *TRAIN, '--overwrite')
+    wait_for(lambda: not checkpoint(50).exists(), p)
+    kill(p)
+
 @pytest.mark.slow
-def test_resumed_equals_uninterrupted(killed, tiny):
-    "The model is the one that the run would have given without the interruption"
-    import numpy as np
-    from sentiment_nb.data import load_prepared
-    from sentiment_nb.training import torch_logits
-    texts = load_prepared(tiny.data)['test']['text'][:]
-    finish(tiny.data, '--resume')
-    resumed = torch_logits('model', texts)
+def test_killed_five_times(tiny, workdir):
+    "Killed at five random moments, a training ends with the weights of the run that nothing interrupted, to the last bit"
+    from safetensors.numpy import load_file
     finish(tiny.data)
-    assert np.abs(resumed-torch_logits('model', texts)).max()<1e-3
+    expected = load_file('model/model.safetensors')
+    shutil.rmtree('model')
+    rng = random.Random(0)
+    for n in (1, 50, 50, 100, 100):
+        p = start('train', tiny.data, *TRAIN)
+        wait_for(Path('.model.partial').is_dir if n==1 else checkpoint(n).exists, p)
+        time.sleep(rng.uniform(0, 1))
+        kill(p)
+        assert p.returncode==-signal.SIGKILL
+    finish(tiny.data)
+    weights = load_file('model/model.safetensors')
+    assert all((weights[name]==expected[name]).all() for name in expected)
