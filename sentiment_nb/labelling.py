@@ -296,6 +296,7 @@ def _arrange(self:Labelling):
     self.n_empty = self.table.n_empty
     self.n_copies = self.n_texts - len({*self.table.keys})
 
+# %% ../nbs/23_labelling.ipynb #1ab00044a
 @patch(as_prop=True)
 def labels(self:Labelling) -> list[str]: # In the order of the keys
     "What can be given"
