@@ -614,7 +614,8 @@ def _survey_sheet(sheet, path, header):
     header_names = [_cell_text(v) for v in first_values] if header else []
     value_types = defaultdict(set)
     last_row = first_row
-    for last_row,values in rows if header else chain([(first_row, first_values)], rows):
+    for row_number,values in rows if header else chain([(first_row, first_values)], rows):
+        last_row = row_number
         for column,value in enumerate(values):
             if value is not None: value_types[column].add(_cell_type(value))
     names = _name_columns(header_names, value_types)
