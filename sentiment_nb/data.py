@@ -256,7 +256,7 @@ def _write_arrow(batches, names, path, left_out):
 
 # %% ../nbs/02_data.ipynb #24066c05
 def _is_missing(label):
-    "Whether a label value stands for none"
+    "Whether a label is missing"
     return label is None or normalize_label(label) in ('','nan')
 
 def _check_counts(counts, batches, text, label, source):
@@ -303,7 +303,7 @@ def write_dataset(
 def rows_left_out(
     ds:Dataset, # A split from `load_source`, or rows of it
 ) -> dict: # `empty`: rows without a text; `labels`: rows for each label without a class. Nothing for a source that leaves none out
-    "What was left out when a split was read, as the user asked"
+    "How many rows were left out when a split was read"
     for file in ds.cache_files:
         with pa.memory_map(file['filename']) as f: metadata = pa.ipc.open_stream(f).schema.metadata or {}
         if b'left_out' in metadata: return json.loads(metadata[b'left_out'])
@@ -522,7 +522,7 @@ def load_folders(
     encoding:str|None=None, # Encoding of all files; None takes UTF-8
     drop_empty:bool=False, # Leave out files without a text instead of stopping
 ) -> DatasetDict: # text, label, file
-    "Texts that stand in a file each, labelled by their folder"
+    "Texts in one file each, labelled by their folder"
     folder = Path(folder)
     splits = _folder_splits(folder)
     if not splits: raise InputError(f"{folder} holds no folders of .txt files, expected one for each class, as pos and neg")
@@ -599,7 +599,7 @@ def drop_neutral(
     return _replace_labels(ds.select(keep), is_positive, ['negative','positive'])
 
 def _share_names(ds):
-    "Splits with the class names that occur in one of them: a test split without neutral texts has three classes where training has"
+    "Give all splits the same class names, also if one of them lacks a class"
     names = [n for n in LABELS if any(n in d.features['label'].names for d in ds.values())]
     shared = DatasetDict()
     for split,d in ds.items():
@@ -747,7 +747,7 @@ MAX_DOMAINS = 12 # More values than these in a column `domain` are no kinds of t
 def text_domains(
     ds:Dataset, # Any split
 ) -> list[str]|None: # The domain of each row, empty where it has none; None without a column `domain` of a few texts as values
-    "The kinds of text in a split, by its column `domain`"
+    "The domain of each text in a split, by its column `domain`"
     if 'domain' not in ds.column_names: return None
     domains = ['' if d is None else d for d in ds['domain'][:]]
     if not all(isinstance(d, str) for d in domains): return None

@@ -305,7 +305,7 @@ def _place(path, i):
 
 def _numbered_rows(path, form, member):
     "Yield the number of each row, the line it begins in, its number of lines and its fields; blank lines are no rows"
-    last = ['']
+    last = [''] # the line that `csv` read last, for the error
     def lines():
         for last[0] in _csv_lines(path, form, member): yield last[0]
     reader = _csv_reader(lines(), form)
@@ -337,25 +337,27 @@ def _csv_rows(path, form, member='*'):
 # %% ../nbs/01_tables.ipynb #7a10c0e9
 _ENCLOSED = re.compile('"(?:[^"]|"")*"')
 
+def _mark_state(field, header_is_quoted):
+    "`unclosed` or `doubtful` for a field that begins with a mark; `clear` if the marks enclose it, or if there is none"
+    if field[:1]!='"': return 'clear'
+    if not _ENCLOSED.fullmatch(field): return 'unclosed'
+    return 'clear' if header_is_quoted or '""' in field[1:-1] else 'doubtful'
+
 def _survey_tabs(lines):
-    "Whether all lines have the same number of tabs; the number of the first line with a field in marks that may be text, and of the first whose mark is not closed"
-    n_tabs = None
-    doubtful = None
-    unclosed = None
+    "The first line with a doubtful field and the first with an unclosed one; None for both if lines differ in their number of tabs"
+    n_fields = None
     header_is_quoted = False
+    first_lines = {}
     for i,line in enumerate(lines, 1):
         body = line.rstrip('\r\n')
         if not body: continue
         fields = body.split('\t')
-        if n_tabs is None: header_is_quoted = all(map(_ENCLOSED.fullmatch, fields))
-        n_tabs = n_tabs or len(fields)
-        if len(fields)!=n_tabs: return False, doubtful, unclosed
+        if n_fields is None: header_is_quoted = all(map(_ENCLOSED.fullmatch, fields))
+        n_fields = n_fields or len(fields)
+        if len(fields)!=n_fields: return None, None
         if '"' not in body: continue
-        for field in fields:
-            if field[:1]!='"': continue
-            if not _ENCLOSED.fullmatch(field): unclosed = unclosed or i
-            elif not header_is_quoted and '""' not in field[1:-1]: doubtful = doubtful or i
-    return True, doubtful, unclosed
+        for field in fields: first_lines.setdefault(_mark_state(field, header_is_quoted), i)
+    return first_lines.get('doubtful'), first_lines.get('unclosed')
 
 def _fits(path, form, member):
     "Whether a file can be read in a format"
@@ -364,8 +366,8 @@ def _fits(path, form, member):
 
 def _sniff_quoting(path, form, member):
     "`double` or `none` for a file with tabs; one that can be read in both ways is rejected"
-    is_flat,doubtful,unclosed = _survey_tabs(_read_lines(path, form, member))
-    if not is_flat or not (doubtful or unclosed): return 'double'
+    doubtful,unclosed = _survey_tabs(_read_lines(path, form, member))
+    if not (doubtful or unclosed): return 'double'
     with warnings.catch_warnings(action='ignore'): is_quoted = _fits(path, replace(form, quoting='double'), member)
     if unclosed and not is_quoted:
         warnings.warn(f"{path}: quotation marks are read as text, as in line {unclosed:,}, where one opens a field and does not close it", stacklevel=2)
@@ -472,7 +474,7 @@ def _check_table(path, member):
         raise InputError(f"{path.name} ends in {suffix!r}, expected one of {', '.join(readable)} "
             f"(packed as {', '.join(PACKED)} or not): save it as one of these")
     if suffix in ('.parquet', *WORKBOOKS) and path.suffix.lower() in PACKED:
-        raise InputError(f"{path.name} holds a table of the kind {suffix}, which is not read from inside: unpack it first")
+        raise InputError(f"{path.name} holds a {suffix} file, which cannot be read while it is packed: unpack it first")
     return suffix
 
 # %% ../nbs/01_tables.ipynb #7a10e004
@@ -523,7 +525,7 @@ def _sheet_rows(sheet, path):
 
 # %% ../nbs/01_tables.ipynb #7a10e007
 def _unescape_cell(text):
-    "A text whose `_xHHHH_` stand for a character (ECMA-376, part 1, section 22.9.2.19)"
+    "A text with each `_xHHHH_` replaced by its character (ECMA-376, part 1, section 22.9.2.19)"
     if '_x' not in text: return text
     return re.sub('_x(?![dD][89a-fA-F])([0-9a-fA-F]{4})_', lambda m: chr(int(m[1], 16)), text)
 
@@ -583,34 +585,42 @@ def _check_results(path, title):
                 "open the workbook in a spreadsheet and save it, which computes them")
 
 def _warn_of_error(cell, path):
-    "Say that a cell holds an error"
+    "Warn that a cell holds an error"
     warnings.warn(f"{path}, cell {cell.coordinate}: holds the error {cell.value}; such cells are read as empty", stacklevel=3)
+
+def _filled_rows(sheet, path):
+    "Yield number and values of each row that is not empty; warn of the first error"
+    is_warned = False
+    for i,row in enumerate(_sheet_rows(sheet, path), 1):
+        error_cells = [cell for cell in row if cell.data_type=='e']
+        if error_cells and not is_warned:
+            _warn_of_error(error_cells[0], path)
+            is_warned = True
+        values = [_cell_value(cell) for cell in row]
+        if any(v is not None for v in values): yield i, values
+
+def _name_columns(header_names, filled_columns):
+    "A name for each column, up to the last that has a name or a value"
+    named_columns = [i for i,name in enumerate(header_names) if name]
+    n = max([*filled_columns, *named_columns], default=-1) + 1
+    padded = (header_names + [None]*n)[:n]
+    return [name or f'column_{i}' for i,name in enumerate(padded, 1)]
 
 def _survey_sheet(sheet, path, header):
     "Names and types of the columns of a sheet, the number of the row before its first values, and that of its last row"
-    header_names = []
+    rows = _filled_rows(sheet, path)
+    first_row,first_values = next(rows, (None, []))
+    if first_row is None: return [], [], None, 0
+    header_names = [_cell_text(v) for v in first_values] if header else []
     value_types = defaultdict(set)
-    header_row = None
-    last_row = 0
-    error_cells = []
-    for i,row in enumerate(_sheet_rows(sheet, path), 1):
-        values = [_cell_value(cell) for cell in row]
-        error_cells = error_cells or [cell for cell in row if cell.data_type=='e']
-        if all(v is None for v in values): continue
-        last_row = i
-        if header_row is None:
-            header_row = i if header else i-1
-            if header: header_names = [_cell_text(v) for v in values]
-        if i==header_row: continue
+    last_row = first_row
+    for row_number,values in rows if header else chain([(first_row, first_values)], rows):
+        last_row = row_number
         for column,value in enumerate(values):
             if value is not None: value_types[column].add(_cell_type(value))
-    if error_cells: _warn_of_error(error_cells[0], path)
-    named_columns = [i for i,name in enumerate(header_names) if name]
-    n_columns = max([*value_types, *named_columns], default=-1) + 1
-    padded = (header_names + [None]*n_columns)[:n_columns]
-    names = [name or f'column_{i}' for i,name in enumerate(padded, 1)]
-    types = [_column_type(value_types[i]) for i in range(n_columns)]
-    return names, types, header_row, last_row
+    names = _name_columns(header_names, value_types)
+    types = [_column_type(value_types[i]) for i in range(len(names))]
+    return names, types, first_row if header else first_row-1, last_row
 
 # %% ../nbs/01_tables.ipynb #7a10e00c
 def _yield_sheet(path, title, types, header_row, last_row):
@@ -954,5 +964,5 @@ def read_agreed(
     agreed = agreed_lines(rows)
     n_open = sum(not row['gold'] for row in agreed)
     if n_open and not with_open:
-        warnings.warn(f"{path}: {n_open:,} texts without a label, or with as many labels of one kind as of another, are left out", stacklevel=2)
+        warnings.warn(f"{path}: {n_open:,} texts without a label, or with a tie between two labels, are left out", stacklevel=2)
     return names, (row for row in agreed if with_open or row['gold']), types
