@@ -68,7 +68,7 @@ def check_all_are_there(tiny, texts, predictions):
 
 def test_restart(tiny, tmp_path):
     "A neighbour hammers, the service is started again in the middle and, unless this machine is slow, refuses now and then: nothing is lost"
-    texts, predictions, logs = predict_through_a_restart(tiny, tmp_path, 2000)
+    texts, predictions, logs = predict_through_a_restart(tiny, tmp_path, 1200)
     check_all_are_there(tiny, texts, predictions)
     assert all('"status": 200' in log for log in logs)
 
