@@ -166,10 +166,10 @@ def _general_data():
 
 def train(
     data:str, # Folder of prepared data, from `prepare`; or general: tweets, film texts and lessons that come with the packages, prepared in data/general first
-    model:str='distilbert', # distilbert, minilm, linear, frozen (a probe on minilm's embeddings), a hub id, or a folder
+    model:str='distilbert', # distilbert, minilm, multilingual, linear, frozen (a probe on the embeddings of --encoder), a hub id, or a folder
     out:str|None=None, # Model folder to write; models/NAME by default
     epochs:float=3., # Passes over the training texts
-    learning_rate:float|None=None, # The encoder's own by default: 1e-4 for minilm, 2e-5 for others
+    learning_rate:float|None=None, # The encoder's own by default: 1e-4 for minilm and multilingual, 2e-5 for others
     batch_size:int=32, # Texts per step
     max_length:int=256, # Tokens kept of each text; 128 is about twice as fast on long texts
     truncation:str='head', # head, or head+tail for the first and last half of a long text
@@ -184,6 +184,7 @@ def train(
     resume:bool=False, # Continue an interrupted run
     report_to:str='none', # tensorboard, wandb or another tracker
     push_to_hub:str|None=None, # Upload the model to this hub repository
+    encoder:str='minilm', # For frozen alone: minilm, multilingual, a hub id, or a folder
 ):
     "Fine-tune an encoder, or fit the linear model"
     if data=='general': data = _general_data()
