@@ -25,6 +25,7 @@ from sentiment_nb.evaluation_report import predict_all
 from sentiment_nb.general import QUICKSTART, prepare_general
 from sentiment_nb.inference import Predictor
 from sentiment_nb.training import train_linear_probe
+from tokenizers import Tokenizer
 
 SENTENCES = Path(__file__).parents[1]/'tests'/'foreign.tsv'
 NAMES = dict(fr='French', de='German', es='Spanish', it='Italian', nl='Dutch', pt='Portuguese')
@@ -76,15 +77,16 @@ def write_query_encoder(folder):
     "The encoder `multilingual` with a tokenizer that puts `query: ` before each text"
     source = resolve_encoder('multilingual')
     shutil.copytree(source, folder, dirs_exist_ok=True)
-    settings = json.loads((source/'tokenizer.json').read_text(encoding='utf-8'))
-    ids = {piece: i for i,(piece,_) in enumerate(settings['model']['vocab'])}
+    tokenizer = Tokenizer.from_file(str(source/'tokenizer.json'))
+    prefix = tokenizer.encode('query:', add_special_tokens=False).tokens
+    settings = json.loads(tokenizer.to_str())
     template = settings['post_processor']
-    prefix = ['▁query', ':']
     pieces = [{'SpecialToken': {'id': p, 'type_id': 0}} for p in prefix]
-    template['single'] = template['single'][:1] + pieces + template['single'][1:]
-    template['special_tokens'] |= {p: {'id': p, 'ids': [ids[p]], 'tokens': [p]} for p in prefix}
-    (folder/'tokenizer.json').write_text(json.dumps(settings, ensure_ascii=False), encoding='utf-8')
-    return folder
+    template['single'] = [template['single'][0], *pieces, *template['single'][1:]]
+    template['special_tokens'] |= {p: {'id': p, 'ids': [tokenizer.token_to_id(p)], 'tokens': [p]} for p in prefix}
+    (folder/'tokenizer.json').write_text(json.dumps(settings), encoding='utf-8')
+    test = Tokenizer.from_file(str(folder/'tokenizer.json')).encode('film').tokens
+    if test!=['<s>', *prefix, *tokenizer.encode('film').tokens[1:]]: raise SystemExit(f'the tokenizer gives {test}')
 
 def label_probs(predictor, texts):
     "Probabilities in the order of `LABELS`"

@@ -169,7 +169,7 @@ def train(
     model:str='distilbert', # distilbert, minilm, multilingual, linear, frozen (a probe on the embeddings of --encoder), a hub id, or a folder
     out:str|None=None, # Model folder to write; models/NAME by default
     epochs:float=3., # Passes over the training texts
-    learning_rate:float|None=None, # The encoder's own by default: 1e-4 for minilm and multilingual, 2e-5 for others
+    learning_rate:float|None=None, # The encoder's own by default: 1e-4 for minilm, 2e-5 for others
     batch_size:int=32, # Texts per step
     max_length:int=256, # Tokens kept of each text; 128 is about twice as fast on long texts
     truncation:str='head', # head, or head+tail for the first and last half of a long text

@@ -28,7 +28,7 @@ from .data import locate_in_wheel
 # %% ../nbs/07_encoders.ipynb #dc545c53
 MINILM_SHA256 = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db' # of its model.safetensors
 HUB_IDS = {'distilbert': 'distilbert/distilbert-base-uncased'} # Names for hub ids
-LEARNING_RATES = {'minilm': 1e-4, 'multilingual': 1e-4} # Where 2e-5, the usual one (Devlin et al. 2019), is not the best
+LEARNING_RATES = {'minilm': 1e-4} # Where 2e-5, the usual one (Devlin et al. 2019), is not the best
 LOCAL_ENCODER = 'a local folder that holds config.json, model.safetensors and tokenizer.json'
 OFFLINE = f'Use --model minilm, which needs no hub, or give {LOCAL_ENCODER}.' # What to do without a hub
 _ENCODER_FILES = ['*.json', '*.txt', '*.model', 'model*.safetensors'] # No Python: code from the hub is never fetched

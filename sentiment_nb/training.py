@@ -436,7 +436,7 @@ def train_transformer(
     out:str|Path='models/distilbert', # The model folder to write
     model:str|Path='distilbert', # `minilm`, `multilingual`, `distilbert`, a folder, or a hub id
     epochs:float=3, # Passes over the training texts; the best one on validation is kept
-    learning_rate:float|None=None, # None takes the encoder's own default: 1e-4 for minilm and multilingual, 2e-5 for others
+    learning_rate:float|None=None, # None takes the encoder's own default: 1e-4 for minilm, 2e-5 for others
     batch_size:int=32, # Texts per step
     max_length:int=256, # Tokens kept of each text; 128 is about twice as fast on long texts
     truncation:str='head', # `head`, or `head+tail` for the first and the last half

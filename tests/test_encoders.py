@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from sentiment_nb.core import InputError
-from sentiment_nb.encoders import bert_name, bert_state, dequantize_q4_0, is_multilingual, read_e5, resolve_encoder, write_e5
+from sentiment_nb.encoders import bert_name, bert_state, dequantize_q4_0, is_multilingual, read_e5
+from sentiment_nb.encoders import resolve_encoder, write_e5
 from transformers import AutoModel, AutoTokenizer
 
 WIDTH, N_LAYERS, N_PIECES = 32, 1, 38
@@ -78,7 +79,8 @@ def test_every_weight_of_a_file(small):
     assert (e5.settings['hidden_size'], e5.settings['intermediate_size'], e5.settings['pad_token_id'])==(WIDTH, 64, 1)
     assert [p for p,_ in e5.pieces]==PIECES and e5.characters=={'\t': ' ', '\x07': '', 'ﬁ': 'fi'}
     assert {bert_name(n) for n in e5.weights}==set(weights)
-    for name, values in e5.weights.items(): np.testing.assert_allclose(values, weights[bert_name(name)].ravel(), rtol=1e-6)
+    for name, values in e5.weights.items():
+        np.testing.assert_allclose(values, weights[bert_name(name)].ravel(), rtol=1e-6)
 
 def test_transformers_loads_what_is_written(small, tmp_path):
     "The encoder has these very weights, and its tokenizer these pieces, there and back"
