@@ -10,7 +10,7 @@ for this project, before any model had answered them.
 `unfamiliar`: the share of sentences that are *uncertain* for the reason that their words are new, and the share of
 held-out English tweets, where each is a false alarm. `frozen`: a linear probe on each encoder, which stays as it was
 pretrained, learns from English texts alone, the quickstart's sources and an eighth of their texts; the encoder
-`multilingual` also with the words "query: " before each text, as its makers trained it. Three classes; `two classes`
+`multilingual` by `--query` also with that word before each text, as its makers trained it. Three classes; `two classes`
 leaves the neutral texts and the neutral answer out. An interrupted run goes on.
 """
 import argparse, json, os, shutil
@@ -125,7 +125,8 @@ def frozen(args):
     data = work/'data'
     if not (data/'prepared.json').is_file(): prepare_general(data, ROWS, LESSONS, seed=args.seed)
     sets = read_sets(data)
-    encoders = {'minilm': 'minilm', 'multilingual': 'multilingual', 'multilingual, query: ': work/'query'}
+    encoders = {'minilm': 'minilm', 'multilingual': 'multilingual'}
+    if args.query: encoders['multilingual, query: '] = work/'query'
     scores = {}
     for name,encoder in encoders.items():
         kept = work/f'{Path(encoder).name}.json'
@@ -148,6 +149,7 @@ def main():
     p.add_argument('--model', default='models/quickstart', help='of English texts')
     p.add_argument('--data', default='data/quickstart', help='prepared data of this model')
     p.add_argument('--work', default='data/languages', help='where data and probes are kept')
+    p.add_argument('--query', action='store_true', help='measure the prefix "query: " as well')
     p.add_argument('--seed', type=int, default=42)
     args = p.parse_args()
     measured = {'unfamiliar': unfamiliar, 'frozen': frozen}[args.part](args)

