@@ -231,7 +231,7 @@ def resolve_encoder(
         raise InputError(f"{model} holds no config.json, expected a folder that transformers saved. {hint}")
     name = HUB_IDS.get(str(model), str(model))
     if not re.fullmatch(r'[\w.-]+/[\w.-]+', name):
-        raise InputError(f"model is {name!r}, expected minilm, multilingual, distilbert, linear, frozen, a folder, "
+        raise InputError(f"model is {name!r}, expected minilm, distilbert, linear, frozen, multilingual, a folder, "
             "or a hub id such as owner/name")
     return _fetch_encoder(name, hint)
 
