@@ -1,6 +1,7 @@
 "The encoder `multilingual`: its file of four-bit blocks read and refused, its states and its tokenizer, its models' answers"
 import struct
 from importlib.metadata import PackageNotFoundError, distribution
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -137,8 +138,8 @@ def test_half_a_block_is_refused():
 
 # Training and prediction with small encoders of this kind
 
-LETTERS = dict(Latin='abcdefghijkl', Arabic='ابتثجحخدذرزس', Cyrillic='абвгдежзийкл', Greek='αβγδεζηθικλμ', Hebrew='אבגדהוזחטיכל',
-    Hangul='가나다라마바사아자차카타')
+LETTERS = {'Latin': 'abcdefghijkl', 'Arabic': 'ابتثجحخدذرزس', 'Cyrillic': 'абвгдежзийкл', 'Greek': 'αβγδεζηθικλμ'}
+LETTERS |= {'Hebrew': 'אבגדהוזחטיכל', 'Hangul': '가나다라마바사아자차카타'}
 
 def write_encoder(folder, scripts):
     "An encoder with random weights, whose vocabulary has two letters together in each of these scripts"
@@ -155,7 +156,8 @@ def data(tmp_path_factory):
     "Prepared texts of two classes"
     folder = tmp_path_factory.mktemp('texts')
     words = {'positive': 'bon beau gai doux', 'negative': 'nul laid fade cher'}
-    frames = [f'{a} {b} {{}} {c}' for a in 'le ce un'.split() for b in 'film livre plat'.split() for c in 'ici hier'.split()]
+    parts = product('le ce un'.split(), 'film livre plat'.split(), 'ici hier'.split())
+    frames = [f'{article} {noun} {{}} {end}' for article,noun,end in parts]
     rows = [(f.format(w), label) for label,ws in words.items() for w in ws.split() for f in frames]
     pd.DataFrame(rows, columns=['text', 'label']).to_csv(folder/'texts.csv', index=False)
     prepare_data(folder/'texts.csv', folder/'data', sizes=(.2, .2))
