@@ -15,7 +15,7 @@ from pathlib import Path
 
 from transformers import AutoModel, DistilBertConfig, DistilBertModel
 
-from sentiment_nb.training import HUB_IDS, resolve_encoder
+from sentiment_nb.encoders import HUB_IDS, resolve_encoder
 
 RENAMED = { # BERT's names, the longer ones first
     'encoder.layer': 'transformer.layer',

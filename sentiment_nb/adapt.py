@@ -34,12 +34,13 @@ from .cleaning import read_unigrams, subsample, text_keys, write_train_keys
 from .core import LABELS, InputError, ModelRecord, atomic_folder, check_seed, encode, find_model
 from .core import linear_logits, sha256_file, softmax, wilson_interval, write_checksums
 from .data import load_source
+from .encoders import resolve_encoder
 from .ensemble import log_probs
 from .evaluation import mcnemar, text_losses
 from .evaluation_report import predict_all
 from .inference import Predictor, export_onnx
 from .training import TOKEN, LogitsOnly, PooledEncoder, ProgressCallback, compute_metrics
-from .training import finish_model_folder, load_pretrained, probe_head, resolve_encoder, trace_to_onnx
+from .training import finish_model_folder, load_pretrained, probe_head, trace_to_onnx
 
 # %% ../nbs/21_adapt.ipynb #ad210008
 class OwnRows(NamedTuple):

@@ -353,10 +353,11 @@ def write_train_digests(
     folder:str|Path, # A model folder that is being written
     texts:list[str], # Texts that the model was trained on
     held_out:list[str], # Its validation texts
+    words:bool=True, # Keep the frequencies too; not for an encoder that has read other languages than these texts
 ):
     "Keep the keys of the training texts and the frequencies of their words in a model folder"
     write_train_keys(folder, texts + held_out)
-    write_unigrams(folder, texts, held_out)
+    if words: write_unigrams(folder, texts, held_out)
 
 def read_unigrams(
     folder:str|Path, # A model folder

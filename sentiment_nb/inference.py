@@ -926,7 +926,8 @@ def _import_folder(model, out):
 
 def _import_model(folder, model, data, int8, labels):
     "Import a classifier of transformers and export it, into a folder that is there when both have worked"
-    from sentiment_nb.training import LOCAL_ENCODER, resolve_encoder, write_classifier
+    from sentiment_nb.encoders import LOCAL_ENCODER, resolve_encoder
+    from sentiment_nb.training import write_classifier
     resolve_encoder(model, f'Give {LOCAL_ENCODER}.') # before anything is created
     with atomic_folder(folder) as tmp:
         write_classifier(tmp, model, labels, data)

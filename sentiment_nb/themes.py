@@ -169,7 +169,8 @@ class Encoder(NamedTuple):
 def _export_minilm(folder):
     "Write the mean-pooled encoder as ONNX, with its tokenizer"
     from transformers import AutoModel
-    from sentiment_nb.training import PooledEncoder, load_tokenizer, resolve_encoder, trace_to_onnx
+    from sentiment_nb.encoders import resolve_encoder
+    from sentiment_nb.training import PooledEncoder, load_tokenizer, trace_to_onnx
     source = resolve_encoder('minilm', 'Or give --encoder words, or the folder of a frozen model.')
     encoder = AutoModel.from_pretrained(
         source, attn_implementation='eager', use_safetensors=True, trust_remote_code=False)

@@ -34,7 +34,7 @@ def test_same_hidden_states(cached):
     "Rewritten in the other layout, saved and loaded again, the encoder gives the same states for real tweets"
     import torch
     from sentiment_nb.data import load_tweets
-    from sentiment_nb.training import resolve_encoder
+    from sentiment_nb.encoders import resolve_encoder
     from transformers import AutoModel, AutoTokenizer
     bert = AutoModel.from_pretrained(resolve_encoder('minilm')).eval()
     distil = AutoModel.from_pretrained(cached[1]).eval()

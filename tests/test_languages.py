@@ -23,13 +23,18 @@ def model(): return exported_quickstart()
 def predictor(model): return Predictor(model)
 
 def test_other_languages(predictor):
-    "Of 210 sentences in fourteen languages at least 95 of 100 are uncertain for this reason; no language is missed"
-    rows = pd.read_csv(Path(__file__).with_name('foreign.tsv'), sep='\t', names=['language', 'text'])
+    """Of 400 sentences in eight languages at least 95 of 100 are uncertain for this reason, and so of 105 in seven more
+
+    No language is missed. `benchmarks/languages.py` asks the model of the quickstart the same.
+    """
+    rows = pd.read_csv(Path(__file__).with_name('foreign.tsv'), sep='\t')
     predictions = predictor.predict(rows.text.tolist())
     rows['noticed'] = [p.unfamiliar and p.uncertain for p in predictions]
-    by_language = rows.groupby('language').noticed.mean()
-    print(by_language.round(2).to_dict())
-    assert rows.noticed.mean()>=.95 and by_language.min()>=.8
+    of_language = rows.groupby('language').noticed
+    is_one_of_eight = of_language.transform('size')==50
+    assert is_one_of_eight.sum()==400
+    assert rows.noticed[is_one_of_eight].mean()>=.95 and rows.noticed[~is_one_of_eight].mean()>=.95
+    assert of_language.mean().min()>=.8
 
 def test_english_tweets(predictor, quick):
     "Of two thousand that were held out, emoji, names and slang included, at most one in a hundred"
