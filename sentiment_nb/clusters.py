@@ -232,7 +232,9 @@ class RayWorkers:
     def __enter__(self): return self
 
     def __exit__(self, *_):
-        for actor in self.actors: self.ray.kill(actor)
+        self.sent.clear()
+        self.free.clear()
+        self.actors.clear() # Ray ends an actor that nobody refers to
         if self.is_own: self.ray.shutdown()
 
     def _send(self, actor, answer): self.sent[actor.predict.remote(answer.texts)] = actor, answer
