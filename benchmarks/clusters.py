@@ -61,9 +61,10 @@ def run_workers(args, work, n, engine):
     with STARTS[engine](model_reference(args.model), n) as workers:
         for future in [workers.submit(['first']) for _ in range(4*n)]: future.result()
         start = time.perf_counter()-begin
-        def job(): predict_file(predictor, work/'in.csv', work/f'{engine}.csv', part_rows=args.part_rows, workers=workers)
+        out = work/f'{engine}.csv'
+        def job(): predict_file(predictor, work/'in.csv', out, part_rows=args.part_rows, workers=workers)
         seconds = timed(job)
-    return start, seconds, digest(work/f'{engine}.csv')
+    return start, seconds, digest(out)
 
 def run(args, work, n, way): return run_local(args, work, n) if way=='local' else run_workers(args, work, n, way)
 
@@ -103,7 +104,8 @@ def summarise(args, driver, measured):
     rows = statistics.median(driver)
     say(f'\nsame bytes everywhere: {same}')
     say(f'the driver alone reads and writes {rows:,.0f} rows a second: as many as {rows/per_core:,.0f} workers predict')
-    return dict(table=table, same_bytes=same, driver_rows_per_second=spread(driver, 0), workers_per_driver=round(rows/per_core))
+    fed = dict(driver_rows_per_second=spread(driver, 0), workers_per_driver=round(rows/per_core))
+    return dict(table=table, same_bytes=same, **fed)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -530,15 +530,6 @@ class _Table:
     types:object
     form:object # `TextFormat` of CSV and TSV, else None
 
-@dataclass
-class _Part:
-    "A part that is read and not finished"
-    table:_Table
-    file:int # Number of the file
-    number:int # Of the part in it
-    rows:object # An iterable; a list if workers predict it
-    predictor:object # What predicts it
-
 @contextmanager
 def _explain_types(name, suffix):
     "Turn Arrow's errors, whose classes cannot be named without importing it, into an `InputError`"
@@ -597,6 +588,15 @@ def _predict_part(run, part):
     run.report(run.rows, run.total)
 
 # %% ../nbs/25_scale.ipynb #5ca1e307
+@dataclass
+class _Part:
+    "A part that is read and not finished"
+    table:_Table
+    file:int # Number of the file
+    number:int # Of the part in it
+    rows:object # An iterable; a list if workers predict it
+    predictor:object # What predicts it
+
 class _Answers:
     "The predictions of a part, made elsewhere; they are given like a `Predictor` gives its own"
     def __init__(self, record, future):
@@ -615,8 +615,7 @@ def _part_texts(part):
 
 def _finish_step(run, step):
     "Predict and write a part, or note that a file has no more"
-    if isinstance(step, _Part): _predict_part(run, step)
-    else: run.manifest.append(step)
+    _predict_part(run, step) if isinstance(step, _Part) else run.manifest.append(step)
 
 def _send_step(run, step):
     "Send a part to the workers, and finish the first ones if more than `ahead` are on their way"
@@ -658,7 +657,8 @@ def _predict_table(run, file, name, path):
     _check_columns(run, table, kept + result_columns(kept, run.predictor.record.labels))
     n = 0
     for chunk in _parts(iter(rows), run.work.part_rows):
-        if run.work.takes(file, n) and not run.is_finished(file, n): take(run, _Part(table, file, n, chunk, run.predictor))
+        is_open = run.work.takes(file, n) and not run.is_finished(file, n)
+        if is_open: take(run, _Part(table, file, n, chunk, run.predictor))
         n += 1
     _check_unchanged(run.work.files[file])
     take(run, {'file': file, 'parts': n})

@@ -268,7 +268,8 @@ def test_rayjob_fits_kuberay():
     def problems(text): return [e.message for e in validator.iter_errors(yaml.safe_load(text))]
     text = (deploy/'rayjob.yaml').read_text()
     assert problems(text)==[]
-    mistakes = {'backoffLimit': 'backOffLimit', 'replicas: 4': 'replicas: four', 'claimName': 'claim', 'groupName: workers': ''}
+    mistakes = {'backoffLimit': 'backOffLimit', 'replicas: 4': 'replicas: four', 'claimName': 'claim',
+        'groupName: workers': ''}
     for old,new in mistakes.items(): assert problems(text.replace(old, new)), old
 
 def test_command_of_the_rayjob():

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from conftest import environ, root
 
-from sentiment_nb.clusters import RayWorkers, SparkWorkers, answer_texts, fetch_model, model_reference, predict_udf
+from sentiment_nb.clusters import BatchPredictor, RayWorkers, SparkWorkers, answer_texts, connect_ray, fetch_model
+from sentiment_nb.clusters import model_reference, predict_udf
 from sentiment_nb.core import InputError, sha256_file, write_checksums
 from sentiment_nb.inference import Predictor
 from sentiment_nb.scale import MANIFEST, Manifest, merge_shards, predict_file
@@ -140,13 +141,15 @@ def test_threads_of_a_worker(tiny, workdir):
     "As many as the reference says, whatever the machine has"
     code = ('import sys; from sentiment_nb.clusters import *; p = load_reference(model_reference(sys.argv[1], threads=1)); '
         'print(p._engine.pool._max_workers)')
-    p = subprocess.run([sys.executable, '-c', code, tiny.model], capture_output=True, text=True, env=environ(), check=True)
+    script = [sys.executable, '-c', code, tiny.model]
+    p = subprocess.run(script, capture_output=True, text=True, env=environ(), check=True)
     assert p.stdout=='1\n'
 
 # The command line
 
 def command(tiny, engine, *more, out='b.csv'):
-    return ['predict', '--model', tiny.linear, '--file', 'a.csv', '--out', out, '--part-rows', '100', '--engine', engine, *more]
+    words = ['predict', '--model', tiny.linear, '--file', 'a.csv', '--out', out, '--part-rows', '100']
+    return [*words, '--engine', engine, *more]
 
 @pytest.fixture
 def table(workdir): return write_table('a.csv', 2000)
@@ -155,17 +158,20 @@ def missing_engine(engine):
     "Whether an engine is installed does not matter for what is wrong before it starts, but it is imported first"
     return pytest.mark.skipif(not find_spec({'ray': 'ray', 'spark': 'pyspark'}[engine]), reason=f'needs the extra {engine}')
 
+def installed(engine, more, part): return pytest.param(engine, more, part, marks=missing_engine(engine))
+
 REFUSED = [
-    pytest.param('ray', '--address 127.0.0.1:9', '127.0.0.1:9 cannot be reached', marks=missing_engine('ray')),
-    pytest.param('ray', '--address ray://127.0.0.1:9', 'cannot be reached', marks=missing_engine('ray')),
-    pytest.param('ray', '--address http://127.0.0.1:8265', 'expected HOST:PORT', marks=missing_engine('ray')),
-    pytest.param('spark', '--master spark://127.0.0.1:9', '127.0.0.1:9 cannot be reached', marks=missing_engine('spark')),
-    pytest.param('spark', '--master mesos://127.0.0.1:9', 'expected local[2]', marks=missing_engine('spark')),
+    installed('ray', '--address 127.0.0.1:9', '127.0.0.1:9 cannot be reached'),
+    installed('ray', '--address ray://127.0.0.1:9', 'cannot be reached'),
+    installed('ray', '--address http://127.0.0.1:8265', 'expected HOST:PORT'),
+    installed('spark', '--master spark://127.0.0.1:9', '127.0.0.1:9 cannot be reached'),
+    installed('spark', '--master mesos://127.0.0.1:9', 'expected local[2]'),
     ('ray', '--master local[2]', 'belongs to the engine spark'), ('spark', '--address auto', 'belongs to the engine ray'),
     ('local', '--workers 2', '--engine ray or spark'), ('dask', '', 'expected local, ray or spark')]
 
 @pytest.mark.parametrize('engine, more, part', REFUSED)
-def test_refused_in_one_line(engine, more, part, tiny, table, refuses): refuses(command(tiny, engine, *more.split()), part)
+def test_refused_in_one_line(engine, more, part, tiny, table, refuses):
+    refuses(command(tiny, engine, *more.split()), part)
 
 def test_without_the_extras(tiny, table, refuses, monkeypatch):
     for engine,module in (('ray', 'ray'), ('spark', 'pyspark.sql')):
@@ -231,13 +237,18 @@ def alone(linear, table):
     predict_file(linear, 'a.csv', 'alone.csv', part_rows=100)
     return content('alone.csv')
 
+def runs(pid):
+    "Whether a process runs; one that has ended and that nobody has asked about does not"
+    try: return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0]!='Z'
+    except OSError: return False
+
 def gone(pids):
     "Wait until processes have ended"
-    def left(): return [p for p in pids if Path(f'/proc/{p}').exists() and 'Z' not in Path(f'/proc/{p}/stat').read_text().split(')')[1][:3]]
-    for _ in range(100):
-        if not left(): return True
+    for _ in range(300):
+        left = [pid for pid in pids if runs(pid)]
+        if not left: return True
         time.sleep(.1)
-    return left()
+    return left
 
 # Ray
 
@@ -277,9 +288,10 @@ def test_ray_actor_killed(linear, tiny, alone, spy, workdir):
 def ray_cluster(spy, workdir):
     "A cluster of one machine with two cores, in processes of its own; its address"
     program = [sys.executable, '-m', 'ray.scripts.scripts']
-    with_port = ['--port', '0', '--node-ip-address', '127.0.0.1', '--include-dashboard', 'false', '--disable-usage-stats']
-    head = subprocess.Popen([*program, 'start', '--head', '--num-cpus', '2', '--block', *with_port], env=environ(), stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    words = ['start', '--head', '--num-cpus', '2', '--block', '--port', '0', '--node-ip-address', '127.0.0.1']
+    words += ['--include-dashboard', 'false', '--disable-usage-stats']
+    head = subprocess.Popen([*program, *words], env=environ(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True)
     for line in head.stdout:
         if '--address=' in line: break
     address = line.split('--address=')[1].strip(" '\n")
@@ -334,7 +346,8 @@ def test_ray_gives_up(tiny, table, spy, workdir):
     code = (spy.home/'sitecustomize.py')
     code.write_text(code.read_text().replace("(home/'die').rename(home/f'died-{os.getpid()}')", "(home/f'died-{os.getpid()}').touch()"))
     spy.let_one_die()
-    with pytest.raises(InputError, match='died four times'), RayWorkers(model_reference(tiny.linear), 1, 'local') as workers:
+    reference = model_reference(tiny.linear)
+    with pytest.raises(InputError, match='died four times'), RayWorkers(reference, 1, 'local') as workers:
         predict_file(Predictor(tiny.linear), 'a.csv', 'b.csv', part_rows=100, workers=workers)
     assert len(spy.died())==4
 
@@ -346,18 +359,18 @@ def test_ray_data(tiny, workdir):
     import ray
     from ray.data import ActorPoolStrategy, DataContext
     from ray.data.checkpoint import CheckpointConfig
-    from sentiment_nb.clusters import BatchPredictor
     write_table('a.csv', 1000)
     predict_file(Predictor(tiny.linear), 'a.csv', 'alone.parquet')
     alone = sorted(pq.read_table('alone.parquet').to_pylist(), key=lambda row: int(row['id']))
-    ray.init('local', num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level='ERROR', _node_ip_address='127.0.0.1')
+    connect_ray('local')
+    config = CheckpointConfig('id', str(workdir/'checkpoints'), delete_checkpoint_on_success=False)
     try:
-        DataContext.get_current().checkpoint_config = CheckpointConfig('id', str(workdir/'checkpoints'), delete_checkpoint_on_success=False)
+        DataContext.get_current().checkpoint_config = config
         DataContext.get_current().enable_progress_bars = False
         for _ in range(2):
             ds = ray.data.from_items([{k: row[k] for k in ('id', 'text')} for row in alone], override_num_blocks=4)
-            ds = ds.map_batches(BatchPredictor, fn_constructor_args=[model_reference(tiny.linear)], batch_format='pandas',
-                batch_size=100, compute=ActorPoolStrategy(size=1))
+            ds = ds.map_batches(BatchPredictor, fn_constructor_args=[model_reference(tiny.linear)],
+                batch_format='pandas', batch_size=100, compute=ActorPoolStrategy(size=1))
             ds.write_parquet(str(workdir/'scored'))
     finally: ray.shutdown()
     scored = sorted(pq.read_table('scored').to_pylist(), key=lambda row: int(row['id']))

@@ -123,7 +123,8 @@ def declared(key):
 def test_imports_are_declared(path):
     "A light room needs no more than `requirements` to be imported; whatever else is imported stands in an extra"
     base = declared('requirements')
-    extras = set().union(*(declared(f'{extra}_requirements') for extra in ('quickstart', 'app', 'excel', 'cloud', 'ray', 'spark')))
+    names_of_extras = ('quickstart', 'app', 'excel', 'cloud', 'ray', 'spark')
+    extras = set().union(*(declared(f'{extra}_requirements') for extra in names_of_extras))
     tree, providers = parsed(path.read_text(encoding='utf-8')), packages_distributions()
     def undeclared(nodes, requirements):
         names = {m.split('.')[0] for m in imports(nodes)} - sys.stdlib_module_names - {'sentiment_nb'}
