@@ -179,7 +179,7 @@ def connect_ray(
     options = dict(log_to_driver=False, logging_level='ERROR')
     if address=='local': options |= dict(num_cpus=count_cpus(), include_dashboard=False, _node_ip_address='127.0.0.1')
     try: ray.init(address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as e:
+    except Exception as e: # of several types, also of none of its own
         raise InputError(f"Ray at {address} does not answer as expected ({_first_line(e)}): check the address, "
             "and that both sides have the same versions of Ray and Python", option='address') from None
     return True
