@@ -290,8 +290,8 @@ def ray_cluster(spy, workdir):
     program = [sys.executable, '-m', 'ray.scripts.scripts']
     words = ['start', '--head', '--num-cpus', '2', '--block', '--port', '0', '--node-ip-address', '127.0.0.1']
     words += ['--include-dashboard', 'false', '--disable-usage-stats']
-    head = subprocess.Popen([*program, *words], env=environ(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True)
+    head = subprocess.Popen([*program, *words], env=environ(PYTHONUNBUFFERED='1'), stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True)
     for line in head.stdout:
         if '--address=' in line: break
     address = line.split('--address=')[1].strip(" '\n")
