@@ -38,7 +38,7 @@ test: .venv/.installed-dev check ## Run the tests and every notebook
 	$(call timed,notebooks,$(TEST_ENV) $(BIN)/python tests/chapters.py $(WORKERS))
 	@cat $(TIMES); rm $(TIMES)
 
-test-all: test ## The same, then the long checks; SENTIMENT_NB_DATA names a folder with the large data sets
+test-all: test .venv/.installed-ray .venv/.installed-spark ## The same, then the long checks; SENTIMENT_NB_DATA names a folder with the large data sets
 	$(TEST_ENV) $(BIN)/pytest tests -m slow --timeout 7200 --durations 0 --durations-min 20
 
 check: .venv/.installed-dev ## Lint notebooks, tests and scripts

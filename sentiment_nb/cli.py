@@ -465,11 +465,30 @@ def _print_plan(predictor, work, as_json):
     plan = describe_plan(work, describe_model(predictor))
     print(_dumps(plan) if as_json else format_plan(plan, work))
 
-def _predict_file(predictor, file, out, options):
+def _check_engine(engine, file, api, cluster):
+    "Reject options that mean nothing for an engine; `cluster` are those of one on several machines"
+    if engine not in ('local','ray','spark'): raise InputError(f"the engine is {engine!r}, expected local, ray or spark", option='engine')
+    if engine!='local' and (api or not file):
+        raise InputError(f"the engine {engine} predicts files by a model: give --file and --model", option='engine')
+    given = [name for name,value in cluster.items() if value is not None]
+    if engine=='local' and given: raise InputError(f"{given[0]} is for --engine ray or spark: name one", option=given[0])
+
+def _open_engine(engine, model, api, level, cluster):
+    "What predicts here, and a function that starts the workers of a cluster, if there is one"
+    if engine=='local': return _open_model(model, api, level), nullcontext
+    from sentiment_nb.clusters import fetch_model, model_reference, start_workers
+    reference = model_reference(model, level)
+    predictor = Predictor(fetch_model(reference.model, reference.sha256), level=level)
+    return predictor, partial(start_workers, engine, reference, **cluster)
+
+def _predict_file(predictor, start_workers, file, out, options, overwrite):
     "Predict a file with a bar, or with a line a minute where nobody watches"
-    from sentiment_nb.scale import Progress, predict_file
+    from sentiment_nb.scale import Progress, plan_work, predict_file
+    if start_workers is not nullcontext: plan_work(file, out, **options) # before a cluster is started, which takes seconds
     progress = Progress()
-    try: n = predict_file(predictor, file, out, **options, report=progress)
+    try:
+        with start_workers() as workers:
+            n = predict_file(predictor, file, out, **options, overwrite=overwrite, workers=workers, report=progress)
     finally: progress.close()
     _print_note(predictor.record.labels)
     return n
@@ -500,19 +519,25 @@ def predict(
     overwrite:bool=False, # Discard unfinished work in OUT.partial that was begun with other settings, and start again
     dry_run:bool=False, # Predict nothing; print what would be done with --file: rows, parts, time
     api:str|None=None, # Address of a running `serve` to ask instead of a model, as http://127.0.0.1:8000; its key is taken from $SENTIMENT_NB_KEY
+    engine:str='local', # Where --file is predicted: local, ray or spark (extras of these names); with the last two --model may be a URL or a hub id, which each worker fetches
+    address:str|None=None, # With --engine ray: HOST:PORT of its head, ray://HOST:PORT or auto; by default $RAY_ADDRESS, else Ray is started on this machine
+    master:str|None=None, # With --engine spark: local[2], spark://HOST:PORT, yarn or k8s://https://HOST:PORT; by default that of spark-submit, else this machine
+    workers:int|None=None, # With --engine ray or spark: processes that predict; by default as many as there are cores
 ):
     "Label, confidence and probabilities of a text, or of every row of a file"
     _check_input(text, file, out, merge)
+    cluster = dict(address=address, master=master, workers=workers)
+    _check_engine(engine, file, api, cluster)
     if merge:
         from sentiment_nb.scale import merge_shards
         return _print_rows(merge_shards(out), out, json)
-    predictor = _open_model(model, api, level)
+    predictor,start_workers = _open_engine(engine, model, api, level, cluster)
     options = dict(text_column=text_column, encoding=encoding, delimiter=delimiter, quoting=quoting, header=header)
     options |= dict(sheet=sheet, format=format, part_rows=part_rows, shard=shard, columns=parse_names(columns))
     if file and dry_run:
         from sentiment_nb.scale import plan_work
         return _print_plan(predictor, plan_work(file, out, **options), json)
-    if file: return _print_rows(_predict_file(predictor, file, out, options | {'overwrite': overwrite}), out, json)
+    if file: return _print_rows(_predict_file(predictor, start_workers, file, out, options, overwrite), out, json)
     prediction,evidence = _predict_text(predictor, text, explain)
     if json: return print(_dumps(_prediction_record(predictor, prediction, evidence)))
     print(format_prediction(prediction))

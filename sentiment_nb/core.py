@@ -6,10 +6,10 @@
 __all__ = ['LABELS', 'FORMAT', 'MODEL_KINDS', 'MAX_LENGTH', 'WHEEL', 'NOT_WORDS', 'MAX_TEXTS', 'MAX_CHARS', 'MAX_EXPLAIN',
            'MAX_BODY', 'InputError', 'check_seed', 'check_positive', 'check_iterable', 'check_texts', 'softmax',
            'linear_logits', 'check_probs', 'wilson_interval', 'write_text', 'write_json', 'sha256_file',
-           'write_checksums', 'verify_checksums', 'read_model_file', 'acquire_lock', 'check_replaceable',
-           'atomic_folder', 'atomic_file', 'reserve_output', 'ModelRecord', 'find_model', 'encode', 'unknown_share',
-           'check_unknown', 'batched', 'stop_words', 'split_words', 'cache_dir', 'check_hub', 'count_cpus',
-           'bind_socket']
+           'write_checksums', 'read_checksums', 'verify_checksums', 'read_model_file', 'acquire_lock',
+           'check_replaceable', 'atomic_folder', 'atomic_file', 'reserve_output', 'ModelRecord', 'find_model', 'encode',
+           'unknown_share', 'check_unknown', 'batched', 'stop_words', 'split_words', 'cache_dir', 'check_hub',
+           'count_cpus', 'bind_socket']
 
 # %% ../nbs/00_core.ipynb #86770135
 import hashlib, json, os, re, shutil, socket, warnings
@@ -210,14 +210,18 @@ def write_checksums(
     return write_text(sums, ''.join(lines))
 
 # %% ../nbs/00_core.ipynb #0bc93929
-def _read_checksums(folder):
-    "File name to digest, from `SHA256SUMS`"
-    path = folder/'SHA256SUMS'
+def read_checksums(
+    folder:str|Path, # A model folder
+) -> dict[str,str]: # File name to SHA-256
+    "The content of `SHA256SUMS`; what is no list of files of this folder is rejected"
+    path = Path(folder)/'SHA256SUMS'
     if not path.is_file(): raise InputError(f"{folder} has no SHA256SUMS, so its files cannot be trusted: save the model again")
     lines = path.read_text(encoding='utf-8', errors='replace').splitlines()
     if not all(re.fullmatch(r'[0-9a-f]{64}  .+', line) for line in lines):
         raise InputError(f"{path} is damaged: copy the model folder again")
     pairs = [line.split('  ', 1) for line in lines]
+    outside = [name for _,name in pairs if name[0] in '/\\' or '..' in re.split(r'[/\\]', name)]
+    if outside: raise InputError(f"{path} lists {outside[0]!r}, which is not in the folder: copy the model folder again")
     return {name: digest for digest,name in pairs}
 
 def _external_files(graph):
@@ -243,7 +247,7 @@ def verify_checksums(
 ):
     "Reject files that are missing, not listed in `SHA256SUMS`, or changed since it was written; of an ONNX graph its external data too"
     folder = Path(folder)
-    sums = _read_checksums(folder)
+    sums = read_checksums(folder)
     for name in _with_external_files(folder, names):
         path = folder/name
         if not path.is_file(): raise InputError(f"{path} is missing: copy the model folder again, whole")
@@ -603,15 +607,21 @@ def _process_groups(path):
     return [Path('cpu' if controllers else '', group.strip('/'))
         for _,controllers,group in lines if not controllers or 'cpu' in controllers.split(',')]
 
+def _thread_limit():
+    "`SENTIMENT_NB_THREADS`; infinite where it is not set"
+    value = os.environ.get('SENTIMENT_NB_THREADS') or 'inf'
+    if re.fullmatch(r'[1-9]\d*|inf', value): return float(value)
+    raise InputError(f"SENTIMENT_NB_THREADS is {value!r}, expected a whole number from 1 on")
+
 def count_cpus(
     groups:str|Path='/sys/fs/cgroup', # Folder where Linux mounts its control groups
     own:str|Path='/proc/self/cgroup', # File that lists the control groups of this process
 ) -> int: # At least 1
-    "Cores that this process may use: by its affinity, and by the quotas of its container or service (cgroups of version 2 or 1)"
+    "Cores that this process may use: by its affinity, the quotas of its container or service (cgroups of version 2 or 1), and `SENTIMENT_NB_THREADS`"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     limiting = {Path(), Path('cpu')}
     for group in _process_groups(own): limiting |= {group, *group.parents}
-    quota = min(_cpu_quota(Path(groups)/g) for g in limiting)
+    quota = min([_thread_limit(), *(_cpu_quota(Path(groups)/g) for g in limiting)])
     return max(1, min(cores, round(quota))) if quota<cores else cores
 
 # %% ../nbs/00_core.ipynb #0713950c

@@ -237,6 +237,52 @@ def test_shards_of_the_job_are_those_of_the_command():
         shards.append(vars(cli.parser().parse_args(words[1:]))['shard'])
     assert shards==[f'{i}/16' for i in range(1, 17)]
 
+def strict(schema):
+    "A schema of Kubernetes by which a field that it does not know is an error; there it would be dropped in silence"
+    if isinstance(schema, list): return [strict(s) for s in schema]
+    if not isinstance(schema, dict): return schema
+    closed = {k: strict(v) for k,v in schema.items()}
+    is_open = 'additionalProperties' in schema or schema.get('x-kubernetes-preserve-unknown-fields')
+    if schema.get('type')=='object' and 'properties' in schema and not is_open: closed['additionalProperties'] = False
+    return closed
+
+KUBERAY = 'https://raw.githubusercontent.com/ray-project/kuberay/v1.7.0/helm-chart/kuberay-operator/crds/ray.io_rayjobs.yaml'
+
+def rayjob_schema():
+    "What KubeRay publishes, on no registry: of its repository, or where that is out of reach of the file that KUBERAY_CRD names"
+    if path := os.environ.get('KUBERAY_CRD'): text = Path(path).read_text()
+    else:
+        import requests
+        try: text = requests.get(KUBERAY, timeout=20).text
+        except requests.RequestException: pytest.skip(f'needs {KUBERAY}, or the file in KUBERAY_CRD')
+    versions = yaml.load(text, yaml.CSafeLoader)['spec']['versions']
+    return next(v['schema']['openAPIV3Schema'] for v in versions if v['name']=='v1')
+
+@pytest.mark.slow
+def test_rayjob_fits_kuberay():
+    "All fields are known, their values of the right type"
+    from jsonschema import Draft202012Validator
+    schema = rayjob_schema()
+    schema['properties']['spec'] = strict(schema['properties']['spec'])
+    validator = Draft202012Validator(schema)
+    def problems(text): return [e.message for e in validator.iter_errors(yaml.safe_load(text))]
+    text = (deploy/'rayjob.yaml').read_text()
+    assert problems(text)==[]
+    mistakes = {'backoffLimit': 'backOffLimit', 'replicas: 4': 'replicas: four', 'claimName': 'claim',
+        'groupName: workers': ''}
+    for old,new in mistakes.items(): assert problems(text.replace(old, new)), old
+
+def test_command_of_the_rayjob():
+    "The parser takes it, with as many workers as the pods have cores; Ray is that of the image"
+    text = (deploy/'rayjob.yaml').read_text()
+    spec = yaml.safe_load(text)['spec']
+    args = vars(cli.parser().parse_args(shlex.split(spec['entrypoint'])[1:]))
+    group, = spec['rayClusterSpec']['workerGroupSpecs']
+    container, = group['template']['spec']['containers']
+    assert (args['engine'], args['workers'])==('ray', group['replicas']*int(container['resources']['requests']['cpu']))
+    pinned = re.search(r'^ray==(.+)$', (root/'constraints.txt').read_text(), re.M)[1]
+    assert f"rayproject/ray:{pinned}-py311" in text and spec['rayClusterSpec']['rayVersion']==pinned
+
 JOB = """
 import json, sys, types
 for name in ('kubernetes', 'kubernetes.client', 'kubernetes.client.models'): # without what their __init__ imports

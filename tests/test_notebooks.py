@@ -117,13 +117,14 @@ for room in {rooms}:
 def declared(key):
     ini = ConfigParser()
     ini.read(root/'settings.ini', encoding='utf-8')
-    return {re.split('[<>=~!]', o)[0].strip('"').lower().replace('_', '-') for o in ini['DEFAULT'][key].split()}
+    return {re.split(r'[\[<>=~!]', o)[0].strip('"').lower().replace('_', '-') for o in ini['DEFAULT'][key].split()}
 
 @each(modules)
 def test_imports_are_declared(path):
     "A light room needs no more than `requirements` to be imported; whatever else is imported stands in an extra"
     base = declared('requirements')
-    extras = set().union(*(declared(f'{extra}_requirements') for extra in ('quickstart', 'app', 'excel', 'cloud')))
+    names_of_extras = ('quickstart', 'app', 'excel', 'cloud', 'ray', 'spark')
+    extras = set().union(*(declared(f'{extra}_requirements') for extra in names_of_extras))
     tree, providers = parsed(path.read_text(encoding='utf-8')), packages_distributions()
     def undeclared(nodes, requirements):
         names = {m.split('.')[0] for m in imports(nodes)} - sys.stdlib_module_names - {'sentiment_nb'}
