@@ -21,7 +21,8 @@ import dateutil.parser
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.stats import chi2, norm
+from scipy.special import gammaincinv, ndtr
+from scipy.stats import norm
 from scipy.stats import t as student_t
 from .calibration import confidence_cells
 from .cleaning import read_train_keys, text_keys
@@ -33,7 +34,7 @@ def _rare_bound(share, n, z):
     "Lower bound of a share which at most three hits stand for; 1, which bounds nothing, if there are more"
     hits = share*n
     is_rare = (hits>0) & (hits<3.5)
-    bound = chi2.ppf(2*norm.sf(z), 2*np.where(is_rare, hits, 1))/(2*n)
+    bound = gammaincinv(np.where(is_rare, hits, 1), 2*ndtr(-z))/n # `chi2.ppf` of twice the hits, and much faster
     return np.where(is_rare, bound, 1)
 
 def share_interval(

@@ -332,7 +332,7 @@ summary { cursor: pointer; color: var(--soft) }
   summary { list-style: none } h2, h3, summary { break-after: avoid } p { orphans: 3; widows: 3 }
   svg, tr, blockquote, .short, .bar { break-inside: avoid } thead { display: table-header-group }
   .theme { border: 1px solid var(--line); break-inside: auto; box-decoration-break: clone; -webkit-box-decoration-break: clone }
-  .scroll { overflow: visible } th, td { white-space: normal } }
+  .theme p:last-child { break-before: avoid } .scroll { overflow: visible } th, td { white-space: normal } }
 """
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
