@@ -119,7 +119,7 @@ def test_print_to_pdf(folder, capsys, browser, tmp_path):
     page.pdf(path=tmp_path/'report.pdf', format='A4', prefer_css_page_size=True)
     page.close()
     sheets = PdfReader(tmp_path/'report.pdf').pages
-    assert {tuple(map(round, s.mediabox[2:])) for s in sheets} == {(595, 842)}
+    for s in sheets: np.testing.assert_allclose(s.mediabox[2:], (595, 842), atol=2) # points; Chromium rounds up to its pixels
     texts = [s.extract_text() for s in sheets]
     printed = ' '.join(' '.join(texts).split())
     for words in ('In short', 'Since when', 'By product', 'About what', 'counted texts labelled', 'How it was measured'): assert words in printed
