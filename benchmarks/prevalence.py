@@ -1,14 +1,17 @@
 r"""Do the intervals of shares hold the truth as often as they promise, and what does a model save?
 
 Method: of texts whose labels are all known, a population with a chosen share of a class is put together, a sample is
-drawn and estimated, and the truth is looked up; 2,000 times for each case. Models: as it is; `biased` (probabilities of
-the class raised to the power 0.3); `guesses` (random probabilities).
+drawn and estimated, and the truth is looked up; 2,000 times for each case. Models: as it is; `calibrated` to the share
+of each population (Saerens, Latinne and Decaestecker 2002, doi:10.1162/089976602753284446); `biased` (probabilities of the
+class raised to the power 0.3); `guesses` (random probabilities).
 
     python benchmarks/prevalence.py coverage --reports reports/quickstart reports/tweets-imdb
+    python benchmarks/prevalence.py default --reports reports/quickstart
     python benchmarks/prevalence.py groups --reports reports/quickstart
     python benchmarks/prevalence.py adjusted --reports reports/quickstart
     python benchmarks/prevalence.py airline --scored airline-scored.csv
 
+`default` is `coverage` of the three-class model of `quickstart`, on its tweets alone, with a name of its own among the results.
 The reports are what `sentiment-nb evaluate` left for held-out texts. `airline-scored.csv` is what `sentiment-nb predict`
 says of the airline tweets by a model that was trained without them (`quickstart --exclude`, or `prepare --exclude`).
 """
@@ -31,10 +34,16 @@ def read_report(folder):
     names = [c.removeprefix('prob_') for c in table if c.startswith('prob_')]
     return table[[f'prob_{n}' for n in names]].to_numpy(float), np.array([names.index(v) for v in table.label]), names
 
-def weaken(probs, model, rng):
-    "Probabilities of one class as another model would give them"
+def weaken(probs, model, rng, shares=(.5, .5)):
+    "Probabilities of one class as another model would give them; `shares` are those of the test texts and of the population"
     if model=='biased': return probs**.3
-    return rng.random(len(probs)) if model=='guesses' else probs
+    if model=='guesses': return rng.random(len(probs))
+    return move_share(probs, *shares) if model=='calibrated' else probs
+
+def move_share(probs, before, after):
+    "Probabilities of a class after its share has moved, all else being equal"
+    of_class = probs*after/before
+    return of_class/(of_class + (1-probs)*(1-after)/(1-before))
 
 def make_population(is_class, share, n, rng):
     "Positions of `n` texts, of which `share` is of the class; drawn with replacement only where there are too few"
@@ -68,18 +77,18 @@ def coverage(args):
         all_probs,labels,names = read_report(report)
         for name in ('negative','positive'):
             k = names.index(name)
-            for model in ('as it is','biased','guesses'):
+            for model in ('as it is','calibrated','biased','guesses'):
                 for share in SHARES:
                     population = make_population(labels==k, share, args.texts, rng)
                     truth = labels[population]==k
-                    probs = weaken(all_probs[population,k], model, rng)
+                    probs = weaken(all_probs[population,k], model, rng, ((labels==k).mean(), truth.mean()))
                     expected = {r['labels']: r['width'] for r in expected_widths(probs, COUNTS)}
                     for n in COUNTS:
                         case = coverage_case(probs, truth, n, args.draws, rng)
                         row = dict(texts=Path(report).name, label=name, model=model, share=share, labels=n)
                         rows.append(row | case | dict(expected_width=expected[n]))
     print_table(rows, f'{args.texts:,} texts, {args.draws:,} draws a case')
-    save('prevalence', args, PACKAGES, dict(rows=rows), part='coverage')
+    save('prevalence', args, PACKAGES, dict(rows=rows), part=args.part)
 
 def hold_all(rows, truths, low, high):
     "Whether each row's interval holds its truth"
@@ -91,21 +100,26 @@ def groups_case(probs, truth, months, n_labels, strata, draws, rng):
     shares = [truth[members].mean() for _,members in groups]
     differences = np.diff(shares[1:])
     both = np.column_stack([probs, 1-probs])
-    alone,changes,all_shares,all_changes = [],[],[],[]
-    for _ in range(draws):
+    alone = np.full((draws, len(groups)), np.nan)
+    changes,all_shares,all_changes = [],[],[]
+    for d in range(draws):
         rows,chance = draw_sample(len(truth), n_labels, months if strata else None, rng.integers(2**31))
         sample = make_sample(rows, 1-truth[rows].astype(int), len(truth), chance, months[rows] if strata else None)
         estimates = [s for s in estimate_shares(both, ['yes','no'], sample, groups) if s.label=='yes' and s.estimate]
-        truths = [truth[groups[position(groups, s.group)][1]].mean() for s in estimates]
+        answered = [position(groups, s.group) for s in estimates]
+        truths = [shares[i] for i in answered]
         table = shares_table(estimates)
-        alone.append(np.mean(hold_all(table, truths, 'low', 'high')))
+        alone[d,answered] = hold_all(table, truths, 'low', 'high')
         all_shares.append(all(hold_all(table, truths, 'low_all', 'high_all')))
         if len(estimates)<len(groups): continue
         compared = compare_groups(estimates, 'month')
-        changes.append(np.mean(hold_all(compared, differences, 'low', 'high')))
+        changes.append(hold_all(compared, differences, 'low', 'high'))
         all_changes.append(all(hold_all(compared, differences, 'low_all', 'high_all')))
-    shares_held = dict(coverage=np.mean(alone), all_shares=np.mean(all_shares))
-    return shares_held | dict(changes=np.mean(changes), all_changes=np.mean(all_changes))
+    by_group = np.nanmean(alone, 0)
+    by_change = np.mean(changes, 0)
+    shares_held = dict(coverage=by_group.mean(), lowest=by_group.min(), all_shares=np.mean(all_shares))
+    changes_held = dict(changes=by_change.mean(), lowest_change=by_change.min(), all_changes=np.mean(all_changes))
+    return shares_held | changes_held
 
 def groups(args):
     "Twelve months of different shares, with and without strata"
@@ -196,13 +210,13 @@ def position(groups, group): return next(i for i,(g,_) in enumerate(groups) if g
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('part', choices=('coverage','groups','adjusted','airline'))
+    p.add_argument('part', choices=('coverage','default','groups','adjusted','airline'))
     p.add_argument('--reports', nargs='+', default=['reports/quickstart'], help='folders that `evaluate` wrote')
     p.add_argument('--scored', help='the airline tweets with probabilities')
     p.add_argument('--texts', type=int, default=3000)
     p.add_argument('--draws', type=int, default=2000)
     p.add_argument('--seed', type=int, default=0)
     args = p.parse_args()
-    dict(coverage=coverage, groups=groups, adjusted=adjusted, airline=airline)[args.part](args)
+    dict(coverage=coverage, default=coverage, groups=groups, adjusted=adjusted, airline=airline)[args.part](args)
 
 if __name__=='__main__': main()

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PERIODS', 'MAX_COMPARED', 'share_interval', 'Sample', 'make_sample', 'design_variance', 'Estimate', 'estimate_share',
-           'poststratify', 'simultaneous_z', 'difference_interval', 'difference_p', 'parse_days', 'period_names',
-           'split_groups', 'GroupShare', 'estimate_shares', 'shares_table', 'compare_groups', 'describe_change',
-           'expected_widths', 'draw_sample', 'adjusted_shares', 'label_shift_test', 'Scored', 'read_scored',
-           'drop_copies', 'count_copies', 'stratum_names', 'is_prediction', 'write_sample', 'group_columns', 'Gold',
-           'read_labels', 'check_unseen', 'share_report', 'read_confusion', 'describe_label_shift', 'format_shares']
+           'poststratify', 'simultaneous_z', 'student_quantile', 'difference_interval', 'difference_p', 'parse_days',
+           'period_names', 'split_groups', 'GroupShare', 'estimate_shares', 'shares_table', 'compare_groups',
+           'describe_change', 'expected_widths', 'draw_sample', 'adjusted_shares', 'label_shift_test', 'Scored',
+           'read_scored', 'drop_copies', 'count_copies', 'stratum_names', 'is_prediction', 'write_sample',
+           'group_columns', 'Gold', 'read_labels', 'check_unseen', 'share_report', 'read_confusion',
+           'describe_label_shift', 'format_shares']
 
 # %% ../nbs/18_prevalence.ipynb #b18e0003
 import re, warnings
@@ -20,7 +21,9 @@ import dateutil.parser
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.stats import chi2, norm
+from scipy.special import gammaincinv, ndtr
+from scipy.stats import norm
+from scipy.stats import t as student_t
 from .calibration import confidence_cells
 from .cleaning import read_train_keys, text_keys
 from .core import LABELS, InputError, ModelRecord, wilson_interval
@@ -31,7 +34,7 @@ def _rare_bound(share, n, z):
     "Lower bound of a share which at most three hits stand for; 1, which bounds nothing, if there are more"
     hits = share*n
     is_rare = (hits>0) & (hits<3.5)
-    bound = chi2.ppf(2*norm.sf(z), 2*np.where(is_rare, hits, 1))/(2*n)
+    bound = gammaincinv(np.where(is_rare, hits, 1), 2*ndtr(-z))/n # `chi2.ppf` of twice the hits, and much faster
     return np.where(is_rare, bound, 1)
 
 def share_interval(
@@ -109,6 +112,7 @@ class Estimate(NamedTuple):
     labelled:int # Labels that it stands on
     method:str # `difference` (labels and model) or `labels`
     influence:np.ndarray # What each labelled text of the whole sample adds to it, (n_labelled,)
+    df:float=np.inf # Degrees of freedom of its standard error; infinite where that follows from the share itself
 
     def interval(self,
         z:float=norm.ppf(.975), # Normal quantile; by default of 95 %
@@ -142,6 +146,13 @@ def _effective_n(variance, hits, sample):
     gain = 1 - variance*n_labels*(n-1)/n/(share*(1-share))
     return n_labels/(1 - gain*(rare/(rare+2) if gain>0 else 1))
 
+def _degrees_of_freedom(sample, method):
+    "Clusters less strata, and one less for the weight of the model (Korn and Graubard 1998); labels alone tell their own spread"
+    n_clusters = len(np.unique(sample.clusters))
+    if method=='labels' and n_clusters==len(sample.rows): return np.inf
+    n_strata = len(np.unique(_merge_single(sample.strata)))
+    return max(n_clusters - n_strata - (method=='difference'), 1)
+
 # %% ../nbs/18_prevalence.ipynb #b18e0015
 def _estimate(hits, sample, sample_probs, mean_prob):
     "Share, variance, influence and method, for one group"
@@ -173,7 +184,9 @@ def estimate_share(
     share,variance,influence,method = _estimate(group_hits, group, probs[group.rows], probs[members].mean())
     whole = np.zeros(len(keep))
     whole[keep] = influence
-    return Estimate(float(share), float(_effective_n(variance, group_hits, group)), int(keep.sum()), method, whole)
+    n_effective = _effective_n(variance, group_hits, group)
+    df = _degrees_of_freedom(group, method)
+    return Estimate(float(share), float(n_effective), int(keep.sum()), method, whole, df)
 
 # %% ../nbs/18_prevalence.ipynb #b18f0002
 def poststratify(
@@ -194,7 +207,7 @@ def poststratify(
 def simultaneous_z(
     influences:list[np.ndarray], # For each estimate: what each labelled text adds to it, (n_labelled,)
     level:float=.95, # Chance that all intervals hold their truths
-    draws:int=4000, # Number of simulated draws
+    draws:int=10_000, # Number of simulated draws
     seed:int=0, # Random seed of the simulation
 ) -> float: # Normal quantile for each of the intervals
     "Normal quantile of simultaneous intervals: of the largest of several correlated normals (Hothorn et al. 2008)"
@@ -203,10 +216,19 @@ def simultaneous_z(
     varies = norms>0
     rng = np.random.default_rng(seed)
     unit_influences = matrix[varies]/norms[varies,None]
-    normals = rng.standard_normal((draws, matrix.shape[1]))@unit_influences.T # correlated as the estimates are
+    root = np.linalg.qr(unit_influences.T, mode='r') # of their correlations
+    normals = rng.standard_normal((draws, len(root)))@root # correlated as the estimates are
     independent = rng.standard_normal((draws, int((~varies).sum()))) # nothing is known of those without a hit
     largest = np.abs(np.hstack([normals, independent])).max(1)
     return float(np.quantile(largest, level))
+
+# %% ../nbs/18_prevalence.ipynb #b18f0031
+def student_quantile(
+    z:float, # Normal quantile
+    df:float, # Degrees of freedom of one estimate; infinite leaves `z` as it is
+) -> float: # Quantile of Student's t
+    "Quantile of Student's t exceeded as often as a normal one, by each estimate's own df (Hasler and Hothorn 2008, doi:10.1002/bimj.200710466)"
+    return float(student_t.isf(norm.sf(z), df))
 
 # %% ../nbs/18_prevalence.ipynb #b18e0025
 def difference_interval(
@@ -336,7 +358,7 @@ def shares_table(
         if s.estimate:
             row['share'] = s.estimate.share
             row['low'],row['high'] = s.estimate.interval(z)
-            row['low_all'],row['high_all'] = s.estimate.interval(max(z, z_all))
+            row['low_all'],row['high_all'] = s.estimate.interval(student_quantile(max(z, z_all), s.estimate.df))
         row |= dict(level=level, n=s.n, labelled=s.estimate.labelled if s.estimate else 0)
         rows.append(row | dict(method=s.estimate.method if s.estimate else 'none', counted=s.counted))
     return rows

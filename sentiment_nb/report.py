@@ -326,8 +326,13 @@ blockquote { margin: .4rem 0; padding-left: .8rem; border-left: 3px solid var(--
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap }
 td:first-child { white-space: normal; min-width: 7rem }
 summary { cursor: pointer; color: var(--soft) }
-@media print { :root { --ink: #000; --soft: #444; --line: #ccc; --card: #f6f7f9; --page: #fff; --warn: #9a4a00 } body { padding: 0; font-size: 11pt }
-  details::details-content { content-visibility: visible; block-size: auto; opacity: 1 } h2 { break-after: avoid } }
+@page { margin: 16mm }
+@media print { :root { color-scheme: light; --ink: #000; --soft: #444; --line: #ccc; --card: #fff; --page: #fff; --warn: #9a4a00 }
+  body { padding: 0; max-width: none; font-size: 10.5pt } details::details-content { content-visibility: visible; block-size: auto; opacity: 1 }
+  summary { list-style: none } h2, h3, summary { break-after: avoid } p { orphans: 3; widows: 3 }
+  svg, tr, blockquote, .short, .bar { break-inside: avoid } thead { display: table-header-group }
+  .theme { border: 1px solid var(--line); break-inside: auto; box-decoration-break: clone; -webkit-box-decoration-break: clone }
+  .theme p:last-child { break-before: avoid } .scroll { overflow: visible } th, td { white-space: normal } }
 """
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -351,8 +356,8 @@ def shares_html(
         name = mask_text(', '.join(map(str, r['group'].values())) or 'all texts')
         texts = (name, _percent(r), f"{r['counted']:.1%}", f"{r['n']:,}", f"{r['labelled']:,}")
         cells.append('<tr>' + ''.join(f'<td>{html.escape(t)}</td>' for t in texts) + '</tr>')
-    head = '<tr><th></th><th>share [95 %]</th><th>counted</th><th>texts</th><th>labelled</th></tr>'
-    return f'<details><summary>The numbers</summary><div class="scroll"><table>{head}{"".join(cells)}</table></div></details>'
+    head = '<thead><tr><th></th><th>share [95 %]</th><th>counted</th><th>texts</th><th>labelled</th></tr></thead>'
+    return f'<details><summary>The numbers</summary><div class="scroll"><table>{head}<tbody>{"".join(cells)}</tbody></table></div></details>'
 
 # %% ../nbs/20_report.ipynb #b20e0024
 def _quotes_html(quotes):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nbclient import NotebookClient
+from pypdf import PdfReader
 
 from sentiment_nb.cli import main
 from sentiment_nb.training import load_quickstart
@@ -98,3 +99,30 @@ def test_without_a_model(folder, capsys, monkeypatch, tmp_path):
     code, out, _ = run(capsys, folder/'scored.csv', '--labelled', folder/'labelled.csv', '--out', 'page', model=False)
     assert code == 0 and 'No themes: there is no model folder' in out
     assert json.loads((tmp_path/'page'/'report.ipynb').read_text(encoding='utf-8'))['nbformat'] == 4
+
+@pytest.mark.slow
+def test_print_to_pdf(folder, capsys, browser, tmp_path):
+    "On A4, asked for from a dark desktop: what is folded on the screen is open, black on white, and no line is cut at the edge"
+    groups = '--by product --date created --every month --k 3'.split()
+    labels = ('--labelled', folder/'labelled.csv')
+    assert run(capsys, folder/'scored.csv', *labels, *groups, '--out', folder/'printed')[0] == 0
+    page = browser.new_page(viewport={'width': 1200, 'height': 900}, color_scheme='dark')
+    page.goto((folder/'printed'/'report.html').as_uri())
+    dark = page.evaluate('getComputedStyle(document.body).backgroundColor')
+    quote = page.locator('.theme details blockquote').first
+    assert not quote.is_visible()
+    page.emulate_media(media='print')
+    assert quote.is_visible()
+    assert page.evaluate('getComputedStyle(document.body).backgroundColor') == 'rgb(255, 255, 255)' != dark
+    page.set_viewport_size({'width': 672, 'height': 1000}) # 210 mm less two margins of 16 mm
+    assert page.evaluate('document.documentElement.scrollWidth') <= 672
+    page.pdf(path=tmp_path/'report.pdf', format='A4', prefer_css_page_size=True)
+    page.close()
+    sheets = PdfReader(tmp_path/'report.pdf').pages
+    for s in sheets: np.testing.assert_allclose(s.mediabox[2:], (595, 842), atol=2) # points; Chromium rounds up to its pixels
+    texts = [s.extract_text() for s in sheets]
+    printed = ' '.join(' '.join(texts).split())
+    headings = ('In short', 'Since when', 'By product', 'About what', 'How it was measured')
+    assert all(words in printed for words in (*headings, 'counted texts labelled'))
+    quotes = re.findall('<blockquote dir="auto">(.*?) <span', (folder/'printed'/'report.html').read_text(encoding='utf-8'))
+    assert printed.count('row ') >= len(quotes) > 6 and all(len(t.split()) > 10 for t in texts)
