@@ -1,4 +1,4 @@
-# The service; with --target app the web page. How to build, run and deploy both: nbs/32_deploy.ipynb
+# The service; with --target app the web page. How to build, run and deploy both: nbs/34_deploy.ipynb
 
 # The Python that constraints.txt was tested with, by the digest that its tag had on 2026-09-19. A newer one: make base-image
 ARG BASE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b

@@ -131,7 +131,7 @@ def test_the_notebook_of_a_report(lab, browser):
 def test_run_all_and_save(lab, browser, name):
     "Every cell runs, none fails, with or without the large data sets, and saving gives back the file that stands in git, with the same words"
     page = run_all(lab, browser, f'{name}.ipynb')
-    if name=='14_inference': judged_at_once(page)
+    if name=='15_inference': judged_at_once(page)
     page.evaluate(f"{NOTEBOOK}.context.save()")
     until(lambda: not page.evaluate(f"{NOTEBOOK}.context.model.dirty"), 60)
     page.close()
