@@ -390,7 +390,8 @@ def _spark_error(error):
 def _frame(predictor, texts, names):
     "A pandas frame of predictions, with these names"
     import pandas as pd
-    rows = predict_rows(predictor, ({'text': t} for t in texts), ['text'], 'text', 'the column of texts')
+    rows = ({'text': None if pd.isna(t) else t} for t in texts) # pandas has NaN where a table has null
+    rows = predict_rows(predictor, rows, ['text'], 'text', 'the column of texts')
     columns = result_columns(['text'], predictor.record.labels)
     return pd.DataFrame(([row[c] for c in columns] for row in rows), columns=names)
 

@@ -20,6 +20,7 @@ WIDTH = 32
 PIECES = ['<s>', '<pad>', '</s>', '<unk>', '▁', '▁bon', *'abcdefghijklmnopqrstuvwxyzéàèç', '<mask>']
 SIZES = (WIDTH, 1, 4, 64, len(PIECES), 8, 2) # width, layers, heads, feed-forward, vocabulary, positions, types
 DENSE = {'q': (32, 32), 'k': (32, 32), 'v': (32, 32), 'ao': (32, 32), 'fi': (64, 32), 'fo': (32, 64)}
+N_PIECES = len(PIECES)
 
 def make_blocks(shape, rng):
     "A matrix in blocks of four bits, and the same worked out weight by weight"
@@ -32,7 +33,7 @@ def make_blocks(shape, rng):
         weights += [(int(n)-8)*float(scale) for n in nibbles]
     return data, np.array(weights).reshape(shape)
 
-def make_entries(rng, n_pieces=len(PIECES)):
+def make_entries(rng, n_pieces=N_PIECES):
     "name, dtype, bytes of each entry; and the weights by their names in BERT"
     entries = []
     weights = {}
