@@ -721,7 +721,7 @@ def test_nan_is_an_error_and_harms_nobody_else(tiny, tmp_path):
         until(lambda: s.log.read_text().count('RuntimeError')>1)
         log = s.log.read_text()
         assert request_id in log and 'inference.py' in log and '"error": "PanicException"' in log
-        assert not [w for w in ('zebra', 'quokka', 'love', 'aaaa') if w in log]
+        assert not [w for w in ('zebra', 'quokka', 'love', 'a'*10) if w in log] # a hash may hold four
 
 QUOTING = '''
 from sentiment_nb import api
