@@ -786,7 +786,7 @@ def _open_manifest(folder, head, overwrite):
     manifest.append(head)
     return manifest
 
-def _total(work):
+def _total_rows(work):
     "About how many rows there are to predict here, or None"
     estimates = [estimate_rows(f) for f in work.files]
     if None in estimates: return None
@@ -879,7 +879,7 @@ def predict_file(
     with hold_work(work.place) as folder:
         if work.is_folder or work.shard: _restore(work.place)
         manifest = _open_manifest(folder, head, overwrite)
-        run = _Run(work, predictor, folder, manifest, report, _total(work), workers)
+        run = _Run(work, predictor, folder, manifest, report, _total_rows(work), workers)
         _drop_lost(run)
         return _go_on(run, source)
 
@@ -991,7 +991,7 @@ def describe_plan(
     sizes = [f.size for f in work.files]
     estimates = [estimate_rows(f) for f in work.files]
     is_counted = None not in estimates
-    rows = _total(work)
+    rows = _total_rows(work)
     n_parts = sum(-(-n//work.part_rows) for n in estimates) if is_counted else None
     finished = Manifest(work.place.with_name(work.place.name + '.partial')/MANIFEST).total('rows')
     speed = last_speed(model)
