@@ -70,11 +70,9 @@ def run(args, work, n, way): return run_local(args, work, n) if way=='local' els
 
 def measure_driver(args, work):
     "Rows a second that are read and written, if predicting took no time"
-    prediction = Predictor(args.model).predict('fine')
-    class Named:
-        record = Predictor(args.model).record
-    workers = InstantWorkers(prediction)
-    def job(): predict_file(Named(), work/'in.csv', work/'instant.csv', part_rows=args.part_rows, workers=workers)
+    predictor = Predictor(args.model)
+    workers = InstantWorkers(predictor.predict('fine'))
+    def job(): predict_file(predictor, work/'in.csv', work/'instant.csv', part_rows=args.part_rows, workers=workers)
     return [args.rows/timed(job) for _ in range(args.repeats)]
 
 def measure(args):

@@ -411,7 +411,7 @@ def predict_udf(
     except ModuleNotFoundError as e: raise _missing(e.name, 'spark') from None
     import pandas as pd
     reference = model_reference(model, level)
-    names = result_columns([], ModelRecord.load(fetch_model(model)).labels)
+    names = result_columns([], ModelRecord.load(fetch_model(reference.model, reference.sha256)).labels)
     def predict(batches:Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         predictor = load_reference(reference)
         for texts in batches: yield _frame(predictor, texts, names)

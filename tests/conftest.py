@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,15 @@ def shell(workdir):
         p = subprocess.run(command, capture_output=True, text=True, env=environ(**env), timeout=300)
         return Done(p.returncode, p.stdout, p.stderr)
     return run
+
+def start_parts(command, folder, n):
+    "A run of the program in a process and a session of its own, once `n` parts stand in `folder`"
+    full = [sys.executable, '-m', 'sentiment_nb.cli', *map(str, command)]
+    p = subprocess.Popen(full, env=environ(), start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while len(list(Path(folder).glob('part-*')))<n:
+        assert p.poll() is None, p.communicate()[1]
+        time.sleep(.002)
+    return p
 
 def is_lock(path): return path.name.startswith('.') and path.name.endswith('.lock')
 def stamp(path): return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None

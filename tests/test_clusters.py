@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import environ, root
+from conftest import environ, root, start_parts
 
 from sentiment_nb.clusters import BatchPredictor, RayWorkers, SparkWorkers, answer_texts, connect_ray, fetch_model
 from sentiment_nb.clusters import model_reference, predict_udf
@@ -307,11 +307,7 @@ def test_ray_driver_killed(linear, tiny, alone, spy, ray_cluster, shell):
     write_table('a.csv', 20_000)
     predict_file(linear, 'a.csv', 'alone.csv', part_rows=100)
     arguments = command(tiny, 'ray', '--address', ray_cluster)
-    full = [sys.executable, '-m', 'sentiment_nb.cli', *map(str, arguments)]
-    driver = subprocess.Popen(full, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while len(list(Path('b.csv.partial').glob('part-*')))<5:
-        assert driver.poll() is None, driver.communicate()[1]
-        time.sleep(.002)
+    driver = start_parts(arguments, 'b.csv.partial', 5)
     driver.kill()
     driver.communicate()
     finished = Manifest(Path('b.csv.partial')/MANIFEST).total('rows')

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import Done, environ, untouched
+from conftest import Done, environ, start_parts, untouched
 
 from sentiment_nb.core import InputError
 from sentiment_nb.inference import Predictor
@@ -130,12 +130,8 @@ def test_a_machine_stops(tiny, shell, workdir):
     """
     write_table(Path('a.csv'), 8000)
     command = ['predict', '--model', tiny.linear, '--file', 'a.csv', '--out', 'b.csv', '--part-rows', '200']
-    full = [sys.executable, '-m', 'sentiment_nb.cli', *map(str, command)]
-    p = subprocess.Popen(full, env=environ(), start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     parts = Path('b.csv.partial')
-    while len(list(parts.glob('part-*')))<5:
-        assert p.poll() is None
-        time.sleep(.002)
+    p = start_parts(command, parts, 5)
     p.send_signal(signal.SIGSTOP)
     second = shell(*command)
     assert (second.code, second.out)==(2, '') and 'in use by another run' in second.err
@@ -367,11 +363,7 @@ def test_s3(source, n_files, s3, tiny, shell, workdir):
     s3.put('in', f'texts/{workdir.name}', recursive=True)
     options = ['--out', 'b.parquet', '--part-rows', '100']
     command = ['predict', '--model', tiny.linear, '--file', source.format(workdir.name), *options]
-    full = [sys.executable, '-m', 'sentiment_nb.cli', *map(str, command)]
-    p = subprocess.Popen(full, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while len(list(Path('b.parquet.partial').glob('part-*')))<4:
-        assert p.poll() is None, p.communicate()[1]
-        time.sleep(.002)
+    p = start_parts(command, 'b.parquet.partial', 4)
     p.kill()
     p.communicate()
     done = shell(*command)
